@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Features as bytes: what histogram trees are grown on.
+
+#ifndef QUERN_TREE_BINNED_MATRIX_HPP
+#define QUERN_TREE_BINNED_MATRIX_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+
+#include <cstdint>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+/// Code of a missing value. Values have the codes 1 .. bins(f), so that one unsigned comparison
+/// decides a split for either default direction: code < t, or code - 1 < t - 1 with wrap-around.
+inline constexpr std::uint8_t missing_code = 0;
+
+/// Cut points of every feature. Value x of feature f has the code 1 + #{cuts c of f: c <= x}; the
+/// split "codes <= b go left" is the test x < cut(f, b).
+struct Cuts {
+  std::vector<std::int64_t> offsets = {0};  ///< (features + 1): cuts of f are [offsets[f], offsets[f+1])
+  std::vector<double> values;               ///< ascending within a feature, none is NaN
+  std::vector<std::uint8_t> has_missing;    ///< (features): a missing value was seen
+
+  [[nodiscard]] std::int32_t features() const noexcept {
+    return static_cast<std::int32_t>(offsets.size()) - 1;
+  }
+  /// Number of value bins of feature \p f, in 1 .. 255; one more than there are cuts.
+  [[nodiscard]] std::int32_t bins(std::int32_t f) const noexcept {
+    const auto i = static_cast<std::size_t>(f);
+    return static_cast<std::int32_t>(offsets[i + 1] - offsets[i]) + 1;
+  }
+  /// Threshold between bins \p b and b + 1, b in 1 .. bins(f) - 1.
+  [[nodiscard]] double cut(std::int32_t f, std::int32_t b) const noexcept {
+    return values[static_cast<std::size_t>(offsets[static_cast<std::size_t>(f)] + b - 1)];
+  }
+};
+
+/// How a group of features is stored for building histograms.
+enum class BlockLayout : std::uint8_t {
+  dense,   ///< row-major bytes, `stride` bytes a row
+  sparse,  ///< a row's entries that differ from their feature's default code, as cell numbers
+};
+
+/// A group of features whose histogram fits the second-level cache. The histogram of a block has
+/// `cells` cells: feature `features[j]` owns cells [cell_offsets[j], cell_offsets[j + 1]), one for
+/// each code from 0 (missing) to its number of bins.
+struct FeatureBlock {
+  BlockLayout layout = BlockLayout::dense;
+  std::vector<std::int32_t> features;       ///< original column numbers
+  std::vector<std::int32_t> cell_offsets;   ///< (features + 1)
+  std::vector<std::uint8_t> default_codes;  ///< sparse: the code that is not stored, by feature
+  std::int32_t stride = 0;                  ///< dense: bytes a row, a multiple of 8 (padding is 0)
+  core::Buffer<std::uint8_t> codes;         ///< dense: (rows, stride)
+  core::Buffer<std::int64_t> row_offsets;   ///< sparse: (rows + 1)
+  core::Buffer<std::uint16_t> entries;      ///< sparse: cell_offsets[j] + code, ascending in a row
+
+  [[nodiscard]] std::int32_t cells() const noexcept { return cell_offsets.back(); }
+  [[nodiscard]] std::int32_t size() const noexcept {
+    return static_cast<std::int32_t>(features.size());
+  }
+};
+
+/// A data set after binning: row-wise blocks to sum gradients over, columns to route rows by.
+struct BinnedMatrix {
+  std::int64_t rows = 0;
+  Cuts cuts;
+  std::vector<FeatureBlock> blocks;      ///< every feature with at least two codes in use, once
+  core::Buffer<std::uint8_t> columns;    ///< (features, rows) codes; empty for very sparse input
+  std::vector<std::int32_t> block_of;    ///< (features): index into blocks, -1 for a constant column
+  std::vector<std::int32_t> place_in_block;  ///< (features): position in that block
+
+  [[nodiscard]] std::int32_t features() const noexcept { return cuts.features(); }
+  /// Codes of column \p f, or null when columns are not kept.
+  [[nodiscard]] const std::uint8_t* column(std::int32_t f) const noexcept {
+    return columns.size() == 0 ? nullptr : columns.data() + static_cast<std::int64_t>(f) * rows;
+  }
+};
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_BINNED_MATRIX_HPP

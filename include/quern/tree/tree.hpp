@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// One decision tree, whoever grew it: boosters, forests and loaded models all hold this type, and
+/// the same code predicts, saves and explains it.
+
+#ifndef QUERN_TREE_TREE_HPP
+#define QUERN_TREE_TREE_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+/// What a split asks of a row.
+enum class SplitKind : std::uint8_t {
+  numeric,      ///< x < threshold goes left
+  categorical,  ///< a category in the node's set goes right (XGBoost's convention)
+};
+
+/// One node. A leaf has no children; an inner node keeps the value that it would have as a leaf.
+struct Node {
+  std::int32_t left = -1;     ///< index of the left child, -1 in a leaf
+  std::int32_t right = -1;    ///< index of the right child, -1 in a leaf
+  std::int32_t parent = -1;   ///< index of the parent, -1 in the root
+  std::int32_t feature = -1;  ///< column that is tested, -1 in a leaf
+  double threshold = 0;       ///< numeric: x < threshold goes left
+  double value = 0;           ///< leaf: what is added to the margin; inner node: the same, unused
+  double gain = 0;            ///< G_L^2/(H_L+l) + G_R^2/(H_R+l) - G^2/(H+l), without the factor 1/2
+  double cover = 0;           ///< sum of hessians (weights in a forest) of the training rows here
+  bool default_left = false;  ///< where a missing value goes
+  SplitKind kind = SplitKind::numeric;
+  std::uint32_t category_begin = 0;  ///< categorical: first word of the node's bit set
+  std::uint32_t category_count = 0;  ///< categorical: number of 32-bit words
+
+  [[nodiscard]] bool is_leaf() const noexcept { return left < 0; }
+};
+
+/// A binary tree in an array: node 0 is the root and children come after their parents.
+///
+/// With `outputs > 1` every node holds a vector: `vector_values[node * outputs + k]`.
+class Tree {
+ public:
+  std::vector<Node> nodes = std::vector<Node>(1);
+  std::vector<std::uint32_t> category_words;  ///< bit sets of the categorical splits
+  std::int32_t outputs = 1;                   ///< values a leaf holds
+  std::vector<double> vector_values;          ///< (nodes, outputs) when outputs > 1, else empty
+
+  [[nodiscard]] std::int64_t size() const noexcept {
+    return static_cast<std::int64_t>(nodes.size());
+  }
+  [[nodiscard]] const Node& node(std::int32_t i) const {
+    return nodes[static_cast<std::size_t>(i)];
+  }
+  [[nodiscard]] Node& node(std::int32_t i) { return nodes[static_cast<std::size_t>(i)]; }
+
+  [[nodiscard]] std::int64_t leaves() const noexcept;
+  /// Longest path from the root to a leaf, in edges.
+  [[nodiscard]] std::int32_t depth() const;
+
+  /// Makes leaf \p parent an inner node with two new leaves and returns the left one's index; the
+  /// right one follows it.
+  std::int32_t split(std::int32_t parent);
+
+  /// True if \p category is in the bit set of categorical node \p n.
+  [[nodiscard]] bool in_category_set(const Node& n, std::uint32_t category) const noexcept {
+    const std::uint32_t word = category / 32;
+    return word < n.category_count &&
+           (category_words[n.category_begin + word] >> (category % 32) & 1u) != 0;
+  }
+
+  /// The child of inner node \p n that value \p x goes to; NaN is missing. An unknown category
+  /// (negative, fractional, too large for the set) is not in the set and goes left.
+  [[nodiscard]] std::int32_t next(const Node& n, double x, bool missing) const noexcept {
+    if (missing) return n.default_left ? n.left : n.right;
+    if (n.kind == SplitKind::numeric) return x < n.threshold ? n.left : n.right;
+    const bool known = x >= 0 && x < 4294967296.0;
+    return known && in_category_set(n, static_cast<std::uint32_t>(x)) ? n.right : n.left;
+  }
+
+  /// Throws ParseError unless this is a tree: children in range and after their parent, each node
+  /// reached once, features in [0, \p features), finite thresholds and values, sets in range.
+  /// \p where names the place for the message ("tree 3 of model.json").
+  void check(std::int64_t features, const std::string& where) const;
+};
+
+inline std::int64_t Tree::leaves() const noexcept {
+  std::int64_t count = 0;
+  for (const Node& n : nodes) count += n.is_leaf() ? 1 : 0;
+  return count;
+}
+
+inline std::int32_t Tree::depth() const {
+  std::vector<std::int32_t> level(nodes.size(), 0);
+  std::int32_t deepest = 0;
+  for (std::size_t i = 1; i < nodes.size(); ++i) {
+    level[i] = level[static_cast<std::size_t>(nodes[i].parent)] + 1;
+    deepest = level[i] > deepest ? level[i] : deepest;
+  }
+  return deepest;
+}
+
+inline std::int32_t Tree::split(std::int32_t parent) {
+  const auto left = static_cast<std::int32_t>(nodes.size());
+  nodes.resize(nodes.size() + 2);
+  node(parent).left = left;
+  node(parent).right = left + 1;
+  node(left).parent = parent;
+  node(left + 1).parent = parent;
+  return left;
+}
+
+namespace detail {
+
+inline void check_node(const Tree& tree, std::int32_t i, std::int64_t features,
+                       const std::string& where) {
+  const Node& n = tree.node(i);
+  const std::string here = where + ", node " + std::to_string(i);
+  const auto fail = [&](const char* field, const char* expected, auto got) {
+    throw ParseError(error_text(here, field, expected, got));
+  };
+  if (!std::isfinite(n.value)) fail("value", "a finite number", n.value);
+  if (n.is_leaf()) {
+    if (n.right >= 0) fail("right child", "none beside a missing left child", n.right);
+    return;
+  }
+  if (n.left <= i || n.left >= tree.size()) fail("left child", "a later node", n.left);
+  if (n.right <= i || n.right >= tree.size() || n.right == n.left)
+    fail("right child", "another later node", n.right);
+  if (n.feature < 0 || n.feature >= features) fail("feature", "a column of the model", n.feature);
+  if (n.kind == SplitKind::numeric && std::isnan(n.threshold))
+    fail("threshold", "a number", n.threshold);
+  if (std::uint64_t{n.category_begin} + n.category_count > tree.category_words.size())
+    fail("category set", "a range of stored words", n.category_begin);
+  if (tree.node(n.left).parent != i || tree.node(n.right).parent != i)
+    fail("children", "nodes whose parent is this one", n.left);
+}
+
+}  // namespace detail
+
+inline void Tree::check(std::int64_t features, const std::string& where) const {
+  if (nodes.empty()) throw ParseError(error_text(where, "nodes", "at least one", 0));
+  if (nodes[0].parent >= 0)
+    throw ParseError(error_text(where, "root's parent", "none", nodes[0].parent));
+  std::int64_t reached = 1;
+  for (std::int32_t i = 0; i < size(); ++i) {
+    detail::check_node(*this, i, features, where);
+    if (!node(i).is_leaf()) reached += 2;
+  }
+  // Each inner node owns two children that name it as parent, so equal counts mean no orphan.
+  if (reached != size()) throw ParseError(error_text(where, "reached nodes", "all of them", reached));
+}
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_TREE_HPP
