@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# What only those who work on quern itself need: warnings, ccache, the shape of test programs.
+
+# Warnings are errors here, and only here: this target is never exported.
+add_library(quern_dev_flags INTERFACE)
+target_compile_options(quern_dev_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
+                                                 -Werror)
+
+if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+  find_program(QUERN_CCACHE ccache)
+  mark_as_advanced(QUERN_CCACHE)
+  if(QUERN_CCACHE)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${QUERN_CCACHE}")
+  endif()
+endif()
+
+# quern_rooms(variable base): the folders under base that mirror a room of include/quern.
+function(quern_rooms variable base)
+  file(GLOB entries RELATIVE "${PROJECT_SOURCE_DIR}/include/quern" CONFIGURE_DEPENDS
+       "${PROJECT_SOURCE_DIR}/include/quern/*")
+  set(rooms "")
+  foreach(entry IN LISTS entries)
+    if(IS_DIRECTORY "${PROJECT_SOURCE_DIR}/include/quern/${entry}" AND IS_DIRECTORY
+                                                                       "${base}/${entry}")
+      list(APPEND rooms "${entry}")
+    endif()
+  endforeach()
+  set(${variable} "${rooms}" PARENT_SCOPE)
+endfunction()
+
+# quern_room_target(room variable): what the sources of a room link.
+function(quern_room_target room variable)
+  if(room STREQUAL "io")
+    set(${variable} quern::io PARENT_SCOPE)
+  elseif(room STREQUAL "mpi")
+    set(${variable} quern::mpi PARENT_SCOPE)
+  else()
+    set(${variable} quern::quern PARENT_SCOPE)
+  endif()
+endfunction()

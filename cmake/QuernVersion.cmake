@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# quern_read_version(header variable): "major.minor.patch" as the version header states it.
+function(quern_read_version header variable)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${header}")
+  set(parts "")
+  foreach(part IN ITEMS MAJOR MINOR PATCH)
+    file(STRINGS "${header}" line REGEX "^#define QUERN_VERSION_${part} [0-9]+$")
+    if(NOT line MATCHES "([0-9]+)$")
+      message(FATAL_ERROR "${header}: QUERN_VERSION_${part} not found")
+    endif()
+    list(APPEND parts "${CMAKE_MATCH_1}")
+  endforeach()
+  list(JOIN parts "." version)
+  file(STRINGS "${header}" line REGEX "^#define QUERN_VERSION \"")
+  if(NOT line MATCHES "\"${version}\"")
+    message(FATAL_ERROR "${header}: QUERN_VERSION differs from its parts (${version}): ${line}")
+  endif()
+  set(${variable} "${version}" PARENT_SCOPE)
+endfunction()
