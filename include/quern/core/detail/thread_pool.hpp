@@ -86,7 +86,7 @@ struct alignas(64) PoolWorker {
   std::thread thread;
 
   void loop() {
-    std::chrono::nanoseconds patience = spin;
+    std::chrono::nanoseconds patience{0};  // `spin` is the callers' until a task is posted
     for (;;) {
       const std::uint32_t now = state.load(std::memory_order_acquire);
       if (now == stop) return;
