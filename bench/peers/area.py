@@ -26,6 +26,7 @@ class Case:
     quality_run: Optional[str] = None  # a run whose output is judged instead of the timed one
     limit: Optional[Callable] = None  # (limits, threads) -> best figure the machine allows
     slot: float = 0.1  # seconds a repeat lasts at least; 0: exactly one call
+    repeats: Optional[int] = None  # at most this many
     fresh: bool = False  # a new process for every repeat (memory)
     threads: Optional[tuple] = None  # only for these thread counts
 

@@ -85,7 +85,7 @@ class Bench:
             command = sides.driver_command(self.options.build, self.area.PEERS[name].driver)
         else:
             command = sides.worker_command(self.options.area, name)
-        return Side(name, command, self.threads, self.options.data, pin=not self.options.no_pin)
+        return Side(name, command, self.threads, self.options)
 
     def side(self, name, case):
         """The running side with the case's data loaded, or None where it cannot be had."""
@@ -267,11 +267,15 @@ def print_row(row):
                 else f"{row['limit_fraction']:.2f}"))
 
 
+def repeats_of(case, options):
+    return min(options.repeats, case.repeats or options.repeats)
+
+
 def peer_alone(bench, case, name, peer):
     """A row without quern: the peer's median alone."""
     values = []
     load = Load(bench)
-    for _ in range(bench.options.repeats):
+    for _ in range(repeats_of(case, bench.options)):
         sides.settle()
         values.append(peer.once())
     bench.foreign = max(bench.foreign, load.foreign())
@@ -299,7 +303,7 @@ def run_case(bench, case):
             if quern is None:
                 yield peer_alone(bench, case, name, peer)
             else:
-                values = pairs(bench, quern, peer, options.repeats)
+                values = pairs(bench, quern, peer, repeats_of(case, options))
                 yield row_of(bench, case, name, quern, peer, values)
         except SideError as error:
             print(f"  {case.name}: {error}", file=sys.stderr)

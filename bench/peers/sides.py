@@ -18,14 +18,14 @@ class SideError(RuntimeError):
     """A side answered {"error": …} or died."""
 
 
-def environment(threads):
+def environment(threads, build):
     """Every runtime gets the same thread count. Wait policies stay the runtimes' own: the harness
     lets a pool fall asleep before the other side starts, and checks that it did."""
     env = dict(os.environ)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "QUERN_NUM_THREADS"):
         env[name] = str(threads)
     env["KMP_BLOCKTIME"] = "1"
-    env["PYTHONUNBUFFERED"] = "1"
+    env["PEERS_BUILD"] = os.path.abspath(build)
     return env
 
 
@@ -37,7 +37,7 @@ def processors(threads):
 class Side:
     """A running driver or worker."""
 
-    def __init__(self, name, command, threads, directory, pin=True):
+    def __init__(self, name, command, threads, options):
         self.name = name
         wanted = processors(threads)
         self.process = subprocess.Popen(
@@ -45,9 +45,9 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=directory,
-            env=environment(threads),
-            preexec_fn=(lambda: os.sched_setaffinity(0, wanted)) if pin else None,
+            cwd=options.data,
+            env=environment(threads, options.build),
+            preexec_fn=(lambda: os.sched_setaffinity(0, wanted)) if not options.no_pin else None,
         )
         self.info = self.ask("info")
 
