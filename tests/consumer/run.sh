@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# run.sh CASE: builds a small program against quern in a way that users do, and runs it. Called by
+# ctest, which sets QUERN_SOURCE, QUERN_BUILD, CMAKE, CXX and where the dependencies are.
+
+set -eu
+case_name=$1
+work=$QUERN_BUILD/consumer/$case_name
+rm -rf "$work"
+mkdir -p "$work"
+here=$QUERN_SOURCE/tests/consumer
+cd "$work"
+
+cmake_build() { # SOURCE ARGUMENT...
+  source_=$1
+  shift
+  "$CMAKE" -S "$source_" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release \
+    -DCMAKE_CXX_COMPILER="$CXX" -DCMAKE_CXX_COMPILER_LAUNCHER="$QUERN_TEST_LAUNCHER" \
+    -DCMAKE_CXX_FLAGS_RELEASE=-O2 "$@"
+  "$CMAKE" --build "$work/build"
+  "$work/build/consumer"
+}
+
+install_quern() {
+  "$CMAKE" --install "$QUERN_BUILD" --prefix "$work/prefix" >/dev/null
+}
+
+compile() { # OUTPUT SOURCE FLAG...
+  output_=$1
+  input_=$2
+  shift 2
+  # shellcheck disable=SC2086
+  $QUERN_TEST_LAUNCHER "$CXX" -std=c++20 "$@" -I"$QUERN_SOURCE/include" $QUERN_TEST_FLAGS \
+    -c "$here/plain/$input_" -o "$output_"
+}
+
+case $case_name in
+  find_package)
+    install_quern
+    cmake_build "$here/find_package" -DCMAKE_PREFIX_PATH="$work/prefix"
+    ;;
+  add_subdirectory)
+    # The options of a sub-project are off: no test, no example, nothing to install.
+    cmake_build "$here/add_subdirectory" -DQUERN_SOURCE="$QUERN_SOURCE"
+    (cd build && ctest -N) | grep -q 'Total Tests: 0'
+    ! "$CMAKE" --build build --target help | grep -E 'quern_.*(tests|bench|example)'
+    ;;
+  fetched)
+    # Nothing is found on the system; copies stand in for what would be downloaded.
+    mkdir -p json
+    ln -s "$QUERN_TEST_JSON" json/include
+    cmake_build "$here/add_subdirectory" -DQUERN_SOURCE="$QUERN_SOURCE" \
+      -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON -DCMAKE_DISABLE_FIND_PACKAGE_HighwayHeaders=ON \
+      -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON -DFETCHCONTENT_FULLY_DISCONNECTED=ON \
+      -DFETCHCONTENT_SOURCE_DIR_EIGEN="$QUERN_TEST_EIGEN" \
+      -DFETCHCONTENT_SOURCE_DIR_HIGHWAY="$QUERN_TEST_HIGHWAY" \
+      -DFETCHCONTENT_SOURCE_DIR_JSON="$work/json" -DCONSUMER_IO=ON
+    ;;
+  plain)
+    # Two units, one command, nothing to link.
+    # shellcheck disable=SC2086
+    "$CXX" -std=c++20 -O2 -I"$QUERN_SOURCE/include" $QUERN_TEST_FLAGS "$here/plain/a.cpp" \
+      "$here/plain/b.cpp" -o plain
+    ./plain
+    ;;
+  mixed_flags)
+    # Units built with different flags link in either order and each gets what it was built for.
+    for level in -O0 -O2; do
+      compile a$level.o a.cpp $level
+      compile b$level.o b.cpp $level -march=native
+      "$CXX" a$level.o b$level.o -o a_b$level
+      "$CXX" b$level.o a$level.o -o b_a$level
+      ./a_b$level
+      ./b_a$level
+    done
+    ;;
+  highway_first)
+    # Highway has chosen its target already; the other unit chooses at run time.
+    compile a.o a.cpp -O2 -DCONSUMER_HIGHWAY_FIRST
+    compile b.o b.cpp -O2
+    "$CXX" a.o b.o -o a_b
+    "$CXX" b.o a.o -o b_a
+    ./a_b
+    ./b_a
+    ;;
+  flag_sets)
+    # Flags that Highway is known to trip over, and those that change floating point. Run only what
+    # this processor can.
+    for flags in -march=haswell -march=x86-64-v3 -march=native -ffast-math -DQUERN_STATIC_SIMD; do
+      compile a.o a.cpp -O2 "$flags"
+      compile b.o b.cpp -O2
+      "$CXX" a.o b.o -o a_b
+      case $flags in
+        -march=haswell | -march=x86-64-v3) grep -qw avx2 /proc/cpuinfo || continue ;;
+      esac
+      ./a_b
+    done
+    # The newest instructions must compile even where they cannot run.
+    compile c.o a.cpp -O2 -march=skylake-avx512
+    compile d.o a.cpp -O2 -march=icelake-server
+    ;;
+  pkg_config)
+    install_quern
+    flags=$(sed -n -e "s#\${includedir}#$work/prefix/include#" -e 's/^Cflags: //p' \
+      "$work/prefix/share/pkgconfig/quern.pc")
+    if command -v pkg-config >/dev/null 2>&1; then
+      flags=$(PKG_CONFIG_PATH="$work/prefix/share/pkgconfig" pkg-config \
+        --define-variable=prefix="$work/prefix" --cflags quern)
+    fi
+    # shellcheck disable=SC2086
+    "$CXX" -std=c++20 -O2 $flags $QUERN_TEST_FLAGS "$here/plain/a.cpp" "$here/plain/b.cpp" -o plain
+    ./plain
+    ;;
+  *)
+    echo "no such case: $case_name" >&2
+    exit 2
+    ;;
+esac
