@@ -11,6 +11,7 @@ die() {
 }
 
 # What each purpose needs beyond the base.
+# shellcheck disable=SC2034
 packages_base="g++ cmake ninja-build libeigen3-dev libhwy-dev zlib1g-dev nlohmann-json3-dev"
 packages_tests="libgtest-dev librapidcheck-dev"
 packages_examples="libcli11-dev libstb-dev"
@@ -77,14 +78,13 @@ stage() {
   return "$status_"
 }
 
-# configure PRESET, build PRESET [TARGET...]: in the repository's root.
-configure() { cmake --preset "$1" >build/configure-"$1".log 2>&1 || {
-  cat build/configure-"$1".log >&2
-  return 1
-}; }
-build() {
-  preset_=$1
-  shift
-  for target_ in "$@"; do set -- "$@" --target "$target_" && shift; done
-  cmake --build --preset "$preset_" -j "$(parallel_jobs)" "$@"
+# configure PRESET, in the repository's root; shows what CMake said only if it failed.
+configure() {
+  cmake --preset "$1" >"build/configure-$1.log" 2>&1 || {
+    cat "build/configure-$1.log" >&2
+    return 1
+  }
 }
+
+# build PRESET
+build() { cmake --build --preset "$1" -j "$(parallel_jobs)"; }

@@ -28,5 +28,6 @@ for preset in "$@"; do
   need_packages "preset $preset" $packages
   stage "$preset: configure" configure "$preset"
   stage "$preset: build" build "$preset"
-  stage "$preset: tests" ctest --preset "$preset" -j "$(parallel_jobs)"
+  stage "$preset: tests" ctest --preset "$preset" -j "$(parallel_jobs)" \
+    --output-log "build/$preset/ctest.log"
 done
