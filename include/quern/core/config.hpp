@@ -16,10 +16,11 @@
 #include <Eigen/Core>
 
 // Highway included before quern has already fixed its target: only that one can be compiled then.
-// A user may also ask for it: QUERN_STATIC_SIMD compiles kernels for the compiler's own target only.
+// A user may also ask for it: QUERN_STATIC_SIMD compiles kernels for the compiler's own target
+// only.
 #if defined(QUERN_STATIC_SIMD)
 #define QUERN_SIMD_MODE static
-#elif defined(HWY_HIGHWAY_INCLUDED) && !defined(QUERN_KERNELS_KERNELS_HPP)
+#elif defined(HWY_HIGHWAY_INCLUDED)
 #define QUERN_STATIC_SIMD
 #define QUERN_SIMD_MODE first
 #else

@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// The list of all kernels: read once for every target. A new kernel is added here and nowhere else.
+
+#include "quern/kernels/tree_gradient-inl.hpp"
+#include "quern/kernels/tree_histogram-inl.hpp"
+#include "quern/kernels/tree_partition-inl.hpp"
+#include "quern/kernels/tree_split-inl.hpp"

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Histograms of gradients over binned rows: the hot loop of tree boosting.
+///
+/// Bound by one read-modify-write a (row, feature), about a cycle each: rows lie row-major so that
+/// a row costs one cache line, both sums are in one 64-bit word, and rows to come are prefetched,
+/// because deep in a tree they are scattered. With two words a row (full precision) the same loop
+/// adds 128 bits.
+
+#if defined(QUERN_KERNELS_TREE_HISTOGRAM_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_KERNELS_TREE_HISTOGRAM_INL_HPP
+#undef QUERN_KERNELS_TREE_HISTOGRAM_INL_HPP
+#else
+#define QUERN_KERNELS_TREE_HISTOGRAM_INL_HPP
+#endif
+
+#include "quern/core/config.hpp"
+#include "quern/kernels/tree_types.hpp"
+
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+
+#include <cstdint>
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+QUERN_NAMESPACE_BEGIN
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+/// One row's gradient, held while its cells are updated.
+template <int kWords>
+struct RowGradient;
+
+template <>
+struct RowGradient<1> {
+  std::int64_t value;
+  explicit HWY_INLINE RowGradient(const std::int64_t* p) : value(*p) {}
+  HWY_INLINE void add_to(std::int64_t* HWY_RESTRICT cells, std::int64_t cell) const {
+    cells[cell] += value;
+  }
+};
+
+template <>
+struct RowGradient<2> {
+#if HWY_TARGET == HWY_SCALAR
+  std::int64_t g, h;
+  explicit HWY_INLINE RowGradient(const std::int64_t* p) : g(p[0]), h(p[1]) {}
+  HWY_INLINE void add_to(std::int64_t* HWY_RESTRICT cells, std::int64_t cell) const {
+    cells[2 * cell] += g;
+    cells[2 * cell + 1] += h;
+  }
+#else
+  using Tag = hwy::HWY_NAMESPACE::FixedTag<std::int64_t, 2>;
+  hwy::HWY_NAMESPACE::VFromD<Tag> value;
+  explicit HWY_INLINE RowGradient(const std::int64_t* p)
+      : value(hwy::HWY_NAMESPACE::LoadU(Tag(), p)) {}
+  HWY_INLINE void add_to(std::int64_t* HWY_RESTRICT cells, std::int64_t cell) const {
+    namespace hn = hwy::HWY_NAMESPACE;
+    std::int64_t* to = cells + 2 * cell;
+    hn::StoreU(hn::Add(hn::LoadU(Tag(), to), value), Tag(), to);
+  }
+#endif
+};
+
+/// Adds one dense row: a byte a feature, four at a time.
+template <int kWords>
+HWY_INLINE void add_dense_row(const std::uint8_t* HWY_RESTRICT codes,
+                              const std::int32_t* HWY_RESTRICT offsets, std::int64_t features,
+                              const RowGradient<kWords>& gradient,
+                              std::int64_t* HWY_RESTRICT cells) {
+  std::int64_t j = 0;
+  for (; j + 4 <= features; j += 4) {
+    std::uint32_t word;
+    std::memcpy(&word, codes + j, 4);
+    gradient.add_to(cells, offsets[j] + static_cast<std::int32_t>(word & 255u));
+    gradient.add_to(cells, offsets[j + 1] + static_cast<std::int32_t>(word >> 8 & 255u));
+    gradient.add_to(cells, offsets[j + 2] + static_cast<std::int32_t>(word >> 16 & 255u));
+    gradient.add_to(cells, offsets[j + 3] + static_cast<std::int32_t>(word >> 24));
+  }
+  for (; j < features; ++j) gradient.add_to(cells, offsets[j] + codes[j]);
+}
+
+/// Rows ahead that are asked for; about the time of one memory access at 28 features a row.
+constexpr std::int64_t kHistogramPrefetch = 16;
+
+/// cells[offsets[j] + code(r, j)] += gradient(r) for the rows r of \p rows and the features j of a
+/// dense block. \p cells holds kWords words a cell.
+template <int kWords>
+void histogram_dense(const DenseCodes& block, const RowList& rows,
+                     const std::int64_t* HWY_RESTRICT gradients, std::int64_t* HWY_RESTRICT cells) {
+  const auto add = [&](std::int64_t row) HWY_ATTR {
+    add_dense_row<kWords>(block.codes + row * block.stride, block.offsets, block.features,
+                          RowGradient<kWords>(gradients + row * kWords), cells);
+  };
+  if (rows.index == nullptr) {
+    for (std::int64_t i = 0; i < rows.size; ++i) add(rows.first + i);
+    return;
+  }
+  std::int64_t i = 0;
+  for (; i + kHistogramPrefetch < rows.size; ++i) {
+    const std::int64_t ahead = rows.index[i + kHistogramPrefetch];
+    const std::uint8_t* codes = block.codes + ahead * block.stride;
+    hwy::Prefetch(codes);
+    hwy::Prefetch(codes + block.stride - 1);
+    hwy::Prefetch(gradients + ahead * kWords);
+    add(rows.index[i]);
+  }
+  for (; i < rows.size; ++i) add(rows.index[i]);
+}
+
+/// The same for a sparse block, whose rows list the cells that are not their feature's default.
+/// The rows' total goes to cells[total_cell], from which the default cells follow later.
+template <int kWords>
+void histogram_sparse(const SparseCodes& block, const RowList& rows,
+                      const std::int64_t* HWY_RESTRICT gradients, std::int64_t total_cell,
+                      std::int64_t* HWY_RESTRICT cells) {
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    const std::int64_t row = rows.index == nullptr ? rows.first + i : rows.index[i];
+    if (rows.index != nullptr && i + kHistogramPrefetch < rows.size) {
+      const std::int64_t ahead = rows.index[i + kHistogramPrefetch];
+      hwy::Prefetch(block.entries + block.row_offsets[ahead]);
+      hwy::Prefetch(gradients + ahead * kWords);
+    }
+    const RowGradient<kWords> gradient(gradients + row * kWords);
+    const std::uint16_t* HWY_RESTRICT entry = block.entries + block.row_offsets[row];
+    const std::uint16_t* const end = block.entries + block.row_offsets[row + 1];
+    for (; entry + 4 <= end; entry += 4) {
+      std::uint64_t word;
+      std::memcpy(&word, entry, 8);
+      gradient.add_to(cells, static_cast<std::int64_t>(word & 0xffffu));
+      gradient.add_to(cells, static_cast<std::int64_t>(word >> 16 & 0xffffu));
+      gradient.add_to(cells, static_cast<std::int64_t>(word >> 32 & 0xffffu));
+      gradient.add_to(cells, static_cast<std::int64_t>(word >> 48));
+    }
+    for (; entry < end; ++entry) gradient.add_to(cells, *entry);
+    gradient.add_to(cells, total_cell);
+  }
+}
+
+/// Adds \p cells packed cells to full ones, or full ones to full ones.
+template <int kWords>
+void widen_histogram(const std::int64_t* HWY_RESTRICT from, std::int64_t cells,
+                     std::int64_t* HWY_RESTRICT to) {
+  if (kWords == 2) {
+    for (std::int64_t i = 0; i < 2 * cells; ++i) to[i] += from[i];
+    return;
+  }
+  for (std::int64_t i = 0; i < cells; ++i) {
+    to[2 * i] += from[i] >> 32;
+    to[2 * i + 1] += from[i] & 0xffffffff;
+  }
+}
+
+/// sibling = parent - child, each with its own words a cell; \p sibling may be \p parent.
+template <class Word>
+void subtract_histogram(const Word* parent, int parent_words, const Word* child, int child_words,
+                        std::int64_t cells, Word* sibling, int sibling_words) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  if (parent_words == child_words && parent_words == sibling_words) {
+    const hn::ScalableTag<Word> d;
+    const std::int64_t words = cells * parent_words;
+    const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+    std::int64_t i = 0;
+    for (; i + lanes <= words; i += lanes)
+      hn::StoreU(hn::Sub(hn::LoadU(d, parent + i), hn::LoadU(d, child + i)), d, sibling + i);
+    for (; i < words; ++i) sibling[i] = parent[i] - child[i];
+    return;
+  }
+  for (std::int64_t i = 0; i < cells; ++i) {  // the parent is full, its children need not be
+    const Word g = parent[2 * i] - (child_words == 2 ? child[2 * i] : child[i] >> 32);
+    const Word h =
+        parent[2 * i + 1] - (child_words == 2 ? child[2 * i + 1] : child[i] & 0xffffffff);
+    if (sibling_words == 2) {
+      sibling[2 * i] = g;
+      sibling[2 * i + 1] = h;
+    } else {
+      sibling[i] = g * (Word{1} << 32) + h;
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+QUERN_NAMESPACE_END
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_KERNELS_TREE_HISTOGRAM_INL_HPP

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Histograms of nodes: which cells a feature owns, building them over rows, and siblings by
+/// subtraction.
+
+#ifndef QUERN_TREE_HISTOGRAM_HPP
+#define QUERN_TREE_HISTOGRAM_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/gradient.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+/// One node's histogram: one or two words a cell (see QuantisedGradients). A node of few rows is
+/// packed even where its parent is not.
+struct NodeHistogram {
+  core::Buffer<std::int64_t> cells;
+  int words = 0;
+
+  /// Sum of cells [begin, end).
+  [[nodiscard]] GradientSum<std::int64_t> sum(std::int64_t begin, std::int64_t end) const {
+    GradientSum<std::int64_t> total;
+    for (std::int64_t c = begin; c < end; ++c) {
+      const std::int64_t* at = cells.data() + c * words;
+      total.g += words == 1 ? *at >> 32 : at[0];
+      total.h += words == 1 ? *at & 0xffffffff : at[1];
+    }
+    return total;
+  }
+};
+
+/// Builds and subtracts the histograms of one binned matrix.
+class HistogramBuilder {
+ public:
+  /// A node whose histogram is wanted.
+  struct Request {
+    kernels::RowList rows;
+    NodeHistogram* histogram;
+  };
+  /// A sibling to be derived: sibling = parent - child.
+  struct Subtraction {
+    NodeHistogram* parent;  ///< given up
+    const NodeHistogram* child;
+    NodeHistogram* sibling;
+    std::int64_t sibling_rows;
+  };
+
+  HistogramBuilder(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {
+    std::int64_t widest = 0;
+    for (const FeatureBlock& block : data.blocks) {
+      block_cells_.push_back(cells_);
+      // A sparse block has one cell more, for the total of its rows.
+      const std::int64_t cells = block.cells() + (block.layout == BlockLayout::sparse ? 1 : 0);
+      widest = (std::max)(widest, cells);
+      cells_ += cells;
+    }
+    block_cells_.push_back(cells_);
+    scratch_words_ = 2 * widest;
+    scratch_.resize(static_cast<std::size_t>(worker_count(threads)));
+  }
+
+  /// Cells of a node's histogram.
+  [[nodiscard]] std::int64_t cells() const noexcept { return cells_; }
+
+  /// First cell of feature \p f, that of its missing rows; -1 for a constant feature.
+  [[nodiscard]] std::int64_t first_cell(std::int32_t f) const {
+    const auto i = static_cast<std::size_t>(f);
+    if (data_->block_of[i] < 0) return -1;
+    const auto b = static_cast<std::size_t>(data_->block_of[i]);
+    return block_cells_[b] +
+           data_->blocks[b].cell_offsets[static_cast<std::size_t>(data_->place_in_block[i])];
+  }
+
+  void build(const QuantisedGradients& gradients, std::span<const Request> requests) {
+    std::vector<Task> tasks = plan(gradients, requests);
+    std::unique_ptr<std::mutex[]> locks(new std::mutex[requests.size()]);
+    parallel_for(
+        static_cast<std::int64_t>(tasks.size()),
+        [&](std::int64_t t) {
+          const Task& task = tasks[static_cast<std::size_t>(t)];
+          run(gradients, requests[task.request], task, locks[task.request]);
+        },
+        threads_);
+    complete_sparse(requests);
+  }
+
+  void subtract(const QuantisedGradients& gradients, std::span<const Subtraction> subtractions) {
+    parallel_for(
+        static_cast<std::int64_t>(subtractions.size()),
+        [&](std::int64_t i) {
+          const Subtraction& s = subtractions[static_cast<std::size_t>(i)];
+          NodeHistogram& parent = *s.parent;
+          const int words = words_for(gradients, s.sibling_rows);
+          NodeHistogram out;
+          if (parent.words != words) out = allocate(words, core::Fill::none);
+          NodeHistogram& to = parent.words == words ? parent : out;
+          QUERN_DISPATCH(subtract_histogram<std::int64_t>(parent.cells.data(), parent.words,
+                                                          s.child->cells.data(), s.child->words,
+                                                          cells_, to.cells.data(), words));
+          NodeHistogram result = std::move(to);
+          recycle(std::move(parent));
+          *s.sibling = std::move(result);
+        },
+        threads_);
+  }
+
+  /// Takes a histogram's memory back for the next node.
+  void recycle(NodeHistogram histogram) {
+    if (histogram.cells.size() == 0) return;
+    const std::lock_guard<std::mutex> hold(pool_lock_);
+    pool_[static_cast<std::size_t>(histogram.words - 1)].push_back(std::move(histogram.cells));
+  }
+
+ private:
+  /// Rows [begin, end) of a request's list, in one block of features.
+  struct Task {
+    std::size_t request;
+    std::size_t block;
+    std::int64_t begin, end;
+    bool whole;  ///< all rows of the node: no other task writes these cells
+  };
+
+  [[nodiscard]] static int words_for(const QuantisedGradients& gradients, std::int64_t rows) {
+    return gradients.words() == 1 && rows <= packed_rows ? 1 : 2;
+  }
+
+  NodeHistogram allocate(int words, core::Fill fill) {
+    NodeHistogram histogram;
+    histogram.words = words;
+    const auto size = static_cast<std::size_t>(cells_ * words);
+    {
+      const std::lock_guard<std::mutex> hold(pool_lock_);
+      auto& pool = pool_[static_cast<std::size_t>(words - 1)];
+      if (!pool.empty()) {
+        histogram.cells = std::move(pool.back());
+        pool.pop_back();
+      }
+    }
+    if (histogram.cells.size() != size) {
+      histogram.cells = core::Buffer<std::int64_t>(size, fill);
+    } else if (fill == core::Fill::zeros) {
+      std::fill_n(histogram.cells.data(), size, std::int64_t{0});
+    }
+    return histogram;
+  }
+
+  std::vector<Task> plan(const QuantisedGradients& gradients, std::span<const Request> requests) {
+    std::vector<Task> tasks;
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const std::int64_t rows = requests[r].rows.size;
+      const bool whole = rows <= packed_rows;
+      *requests[r].histogram =
+          allocate(words_for(gradients, rows), whole ? core::Fill::none : core::Fill::zeros);
+      for (std::size_t b = 0; b < data_->blocks.size(); ++b) {
+        for (std::int64_t begin = 0; begin == 0 || begin < rows; begin += packed_rows)
+          tasks.push_back({r, b, begin, (std::min)(rows, begin + packed_rows), whole});
+      }
+    }
+    return tasks;
+  }
+
+  void run(const QuantisedGradients& gradients, const Request& request, const Task& task,
+           std::mutex& lock) {
+    const std::int64_t first = block_cells_[task.block];
+    const std::int64_t cells = block_cells_[task.block + 1] - first;
+    const int words = gradients.words();
+    std::int64_t* out = request.histogram->cells.data() + first * request.histogram->words;
+    std::int64_t* into = task.whole ? out : scratch();
+    std::fill_n(into, cells * words, std::int64_t{0});
+    kernels::RowList rows = request.rows;
+    if (rows.index != nullptr) rows.index += task.begin;
+    rows.first += task.begin;
+    rows.size = task.end - task.begin;
+    add_rows(gradients, data_->blocks[task.block], rows, into);
+    if (task.whole) return;
+    const std::lock_guard<std::mutex> hold(lock);
+    if (words == 1)
+      QUERN_DISPATCH(widen_histogram<1>(into, cells, out));
+    else
+      QUERN_DISPATCH(widen_histogram<2>(into, cells, out));
+  }
+
+  static void add_rows(const QuantisedGradients& gradients, const FeatureBlock& block,
+                       const kernels::RowList& rows, std::int64_t* into) {
+    if (block.layout == BlockLayout::dense) {
+      const kernels::DenseCodes codes{block.codes.data(), block.cell_offsets.data(), block.stride,
+                                      block.size()};
+      if (gradients.words() == 1)
+        QUERN_DISPATCH(histogram_dense<1>(codes, rows, gradients.data(), into));
+      else
+        QUERN_DISPATCH(histogram_dense<2>(codes, rows, gradients.data(), into));
+    } else {
+      const kernels::SparseCodes codes{block.entries.data(), block.row_offsets.data()};
+      if (gradients.words() == 1)
+        QUERN_DISPATCH(histogram_sparse<1>(codes, rows, gradients.data(), block.cells(), into));
+      else
+        QUERN_DISPATCH(histogram_sparse<2>(codes, rows, gradients.data(), block.cells(), into));
+    }
+  }
+
+  std::int64_t* scratch() {
+    auto& mine = scratch_[static_cast<std::size_t>(this_worker())];
+    if (mine.size() == 0)
+      mine = core::Buffer<std::int64_t>(static_cast<std::size_t>(scratch_words_));
+    return mine.data();
+  }
+
+  /// Fills the cells that sparse rows do not store: a feature's default is the rest of the total.
+  void complete_sparse(std::span<const Request> requests) {
+    parallel_for(
+        static_cast<std::int64_t>(requests.size()),
+        [&](std::int64_t r) {
+          NodeHistogram& histogram = *requests[static_cast<std::size_t>(r)].histogram;
+          for (std::size_t b = 0; b < data_->blocks.size(); ++b) {
+            if (data_->blocks[b].layout == BlockLayout::sparse) complete_block(histogram, b);
+          }
+        },
+        threads_);
+  }
+
+  void complete_block(NodeHistogram& histogram, std::size_t b) const {
+    const FeatureBlock& block = data_->blocks[b];
+    const int words = histogram.words;
+    std::int64_t* cells = histogram.cells.data() + block_cells_[b] * words;
+    const std::int64_t* total = cells + std::int64_t{block.cells()} * words;
+    for (std::size_t j = 0; j < block.features.size(); ++j) {
+      const std::int64_t begin = block.cell_offsets[j], end = block.cell_offsets[j + 1];
+      std::int64_t* rest = cells + (begin + block.default_codes[j]) * words;
+      for (int w = 0; w < words; ++w) {
+        std::int64_t sum = 0;  // the default cell itself is still zero
+        for (std::int64_t c = begin; c < end; ++c) sum += cells[c * words + w];
+        rest[w] = total[w] - sum;
+      }
+    }
+  }
+
+  const BinnedMatrix* data_;
+  int threads_;
+  std::int64_t cells_ = 0;
+  std::vector<std::int64_t> block_cells_;  ///< (blocks + 1): first cell of each block
+  std::int64_t scratch_words_ = 0;
+  std::vector<core::Buffer<std::int64_t>> scratch_;  ///< by worker
+  std::vector<core::Buffer<std::int64_t>> pool_[2];  ///< free histograms by words - 1
+  std::mutex pool_lock_;
+};
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_HISTOGRAM_HPP

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Which rows lie in which node while a tree grows.
+
+#ifndef QUERN_TREE_ROW_PARTITION_HPP
+#define QUERN_TREE_ROW_PARTITION_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/binning.hpp"
+#include "quern/tree/gradient.hpp"
+#include "quern/tree/split.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+/// Rows [begin, end) of the partition: those of one node, in ascending order.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+
+  [[nodiscard]] std::int64_t size() const noexcept { return end - begin; }
+};
+
+/// The rows of a data set, grouped by node. A node is split by moving its rows in place, order
+/// kept.
+class RowPartition {
+ public:
+  /// A node to split; the number of rows that go left comes back in `lefts`.
+  struct Request {
+    RowRange range;
+    Split split;
+    std::int64_t lefts = 0;
+  };
+
+  RowPartition(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {}
+
+  /// Starts again with one node of all rows, or of \p sample (ascending row numbers) if not empty.
+  void reset(std::span<const std::int32_t> sample) {
+    size_ = sample.empty() ? data_->rows : static_cast<std::int64_t>(sample.size());
+    const auto size = static_cast<std::size_t>(size_);
+    if (rows_.size() < size) {
+      rows_ = core::Buffer<std::int32_t>(size);
+      moved_ = core::Buffer<std::int32_t>(size);
+    }
+    identity_ = sample.empty();
+    if (!identity_) std::copy(sample.begin(), sample.end(), rows_.data());
+  }
+
+  [[nodiscard]] RowRange all() const noexcept { return {0, size_}; }
+
+  /// The rows of \p range for the kernels. All rows, before the first split, are no list at all.
+  [[nodiscard]] kernels::RowList list(RowRange range) const noexcept {
+    return {identity_ ? nullptr : rows_.data() + range.begin, range.begin, range.size()};
+  }
+
+  /// Splits every request's range: the rows that go left come first.
+  void split(std::span<Request> requests) {
+    std::vector<Task> tasks;
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      for (std::int64_t b = requests[r].range.begin; b < requests[r].range.end; b += block_rows)
+        tasks.push_back({r, {b, (std::min)(requests[r].range.end, b + block_rows)}, 0, 0});
+    }
+    const auto count = static_cast<std::int64_t>(tasks.size());
+    const auto route_task = [&](std::int64_t t) {
+      Task& task = tasks[static_cast<std::size_t>(t)];
+      task.lefts = route(requests[task.request].split, task.range);
+    };
+    parallel_for(count, route_task, threads_);
+    place(tasks, requests);
+    parallel_for(
+        count, [&](std::int64_t t) { gather(tasks[static_cast<std::size_t>(t)]); }, threads_);
+    identity_ = false;
+  }
+
+  /// Sums of \p gradients over each range, exact and the same for any number of threads.
+  [[nodiscard]] std::vector<GradientSum<std::int64_t>> sums(
+      std::span<const RowRange> ranges, std::span<const GradientPair> gradients,
+      const QuantisedGradients& quantised) const {
+    struct Part {
+      std::size_t range;
+      RowRange rows;
+      GradientSum<std::int64_t> sum;
+    };
+    std::vector<Part> parts;
+    for (std::size_t r = 0; r < ranges.size(); ++r) {
+      for (std::int64_t b = ranges[r].begin; b < ranges[r].end; b += block_rows)
+        parts.push_back({r, {b, (std::min)(ranges[r].end, b + block_rows)}, {}});
+    }
+    parallel_for(
+        static_cast<std::int64_t>(parts.size()),
+        [&](std::int64_t i) {
+          Part& part = parts[static_cast<std::size_t>(i)];
+          const kernels::RowList rows = list(part.rows);
+          for (std::int64_t k = 0; k < rows.size; ++k) {
+            const std::int64_t row = rows.index == nullptr ? rows.first + k : rows.index[k];
+            part.sum += quantised.exact(gradients[static_cast<std::size_t>(row)]);
+          }
+        },
+        threads_);
+    std::vector<GradientSum<std::int64_t>> sums(ranges.size());
+    for (const Part& part : parts) sums[part.range] += part.sum;
+    return sums;
+  }
+
+  /// fn(row) for every row of every range, ranges in parallel: `fn(range_index, row)`.
+  template <class F>
+  void for_each_row(std::span<const RowRange> ranges, F&& fn) const {
+    parallel_for(
+        static_cast<std::int64_t>(ranges.size()),
+        [&](std::int64_t r) {
+          const kernels::RowList rows = list(ranges[static_cast<std::size_t>(r)]);
+          for (std::int64_t k = 0; k < rows.size; ++k)
+            fn(static_cast<std::size_t>(r), rows.index == nullptr ? rows.first + k : rows.index[k]);
+        },
+        threads_);
+  }
+
+ private:
+  /// Rows of one task: long enough to pay for it, short enough that both cores have work.
+  static constexpr std::int64_t block_rows = std::int64_t{1} << 14;
+
+  struct Task {
+    std::size_t request;
+    RowRange range;
+    std::int64_t lefts;
+    std::int64_t left_to;  ///< where this task's left rows go; its right rows' place follows
+    std::int64_t right_to = 0;
+  };
+
+  /// Routes rows into the same range of `moved_`: left ones from its front, right ones from its
+  /// end.
+  std::int64_t route(const Split& split, RowRange range) {
+    const kernels::RowList rows = list(range);
+    std::int32_t* out = moved_.data() + range.begin;
+    const std::uint8_t* column = data_->column(split.feature);
+    // Codes 1 .. bin go left, and the missing code 0 with them or not.
+    const std::uint8_t first = split.missing_left ? 0 : 1;
+    const std::int32_t count = split.bin + (split.missing_left ? 1 : 0);
+    if (column != nullptr) {
+      return QUERN_DISPATCH(partition_rows<std::int32_t>(column, first, count, rows, out));
+    }
+    std::int32_t* left = out;
+    std::int32_t* right = out + rows.size - 1;
+    for (std::int64_t i = 0; i < rows.size; ++i) {
+      const std::int64_t row = rows.index == nullptr ? rows.first + i : rows.index[i];
+      const int c = code(*data_, row, split.feature);
+      if (c >= first && c < first + count)
+        *left++ = static_cast<std::int32_t>(row);
+      else
+        *right-- = static_cast<std::int32_t>(row);
+    }
+    return left - out;
+  }
+
+  static void place(std::vector<Task>& tasks, std::span<Request> requests) {
+    for (Request& request : requests) request.lefts = 0;
+    for (Task& task : tasks) {
+      Request& request = requests[task.request];
+      task.left_to = request.range.begin + request.lefts;
+      request.lefts += task.lefts;
+    }
+    std::size_t current = requests.size();
+    std::int64_t next_right = 0;
+    for (Task& task : tasks) {
+      if (task.request != current) {
+        current = task.request;
+        next_right = requests[current].range.begin + requests[current].lefts;
+      }
+      task.right_to = next_right;
+      next_right += task.range.size() - task.lefts;
+    }
+  }
+
+  void gather(const Task& task) {
+    const std::int32_t* from = moved_.data() + task.range.begin;
+    std::copy_n(from, task.lefts, rows_.data() + task.left_to);
+    const std::int32_t* last = moved_.data() + task.range.end;
+    std::int32_t* to = rows_.data() + task.right_to;
+    for (std::int64_t i = 0; i < task.range.size() - task.lefts; ++i) to[i] = *--last;
+  }
+
+  const BinnedMatrix* data_;
+  int threads_;
+  std::int64_t size_ = 0;
+  bool identity_ = true;
+  core::Buffer<std::int32_t> rows_;
+  core::Buffer<std::int32_t> moved_;
+};
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_ROW_PARTITION_HPP
