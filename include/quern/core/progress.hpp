@@ -25,10 +25,10 @@ struct Metric {
 
 /// What a callback is told. The views are valid during the call only.
 struct Progress {
-  std::string_view what;            ///< the phase, such as "boosting rounds"
-  std::int64_t done = 0;            ///< steps finished
-  std::int64_t total = 0;           ///< steps in all; 0 when unknown
-  std::span<const Metric> metrics;  ///< figures of the moment, possibly none
+  std::string_view what;                 ///< the phase, such as "boosting rounds"
+  std::int64_t done = 0;                 ///< steps finished
+  std::int64_t total = 0;                ///< steps in all; 0 when unknown
+  std::span<const Metric> metrics = {};  ///< figures of the moment, possibly none
 };
 
 /// Called from the thread that started the work, between steps. Returning false cancels.
