@@ -67,7 +67,8 @@ class CsvReader {
   void check_options() const {
     const char d = options_.delimiter;
     if (d == '"' || d == '\n' || d == '\r' || is_digit(d)) {
-      throw ValueError(error_text(input_.function(), "delimiter", "a delimiter", quote_text({&d, 1})));
+      throw ValueError(
+          error_text(input_.function(), "delimiter", "a delimiter", quote_text({&d, 1})));
     }
   }
 
@@ -133,8 +134,8 @@ class CsvReader {
       p = read_field(p, column, i, row, *cell_of(column, cells, row));
       if (i + 1 == count) break;
       if (scanner_.record_ends_at(p)) {
-        scanner_.fail(p, "expected " + std::to_string(count) + " fields as in the first record, got " +
-                             std::to_string(i + 1));
+        scanner_.fail(p, "expected " + std::to_string(count) +
+                             " fields as in the first record, got " + std::to_string(i + 1));
       }
       p = scanner_.next_field(p);
     }
@@ -183,8 +184,8 @@ class CsvReader {
                  std::int64_t row, T& cell) {
     if (is_missing(options_, text)) {
       if (column.role != CsvRole::feature) {
-        scanner_.fail(at, column.role == CsvRole::label ? "the label is missing"
-                                                        : "the weight is missing");
+        scanner_.fail(
+            at, column.role == CsvRole::label ? "the label is missing" : "the weight is missing");
       }
       cell = (std::numeric_limits<T>::quiet_NaN)();
       return;
@@ -224,10 +225,10 @@ class CsvReader {
     // Codes must be exact in T.
     const std::int64_t exact = std::int64_t{1} << (std::min)(std::numeric_limits<T>::digits, 62);
     if (dictionary.size() >= (std::min)(options_.max_categories, exact)) {
-      scanner_.fail(at, name_of(index) + " is neither numeric nor a category: " + quote_text(text) +
-                            " is text number " + std::to_string(dictionary.size() + 1) +
-                            " of at most max_categories = " +
-                            std::to_string(options_.max_categories));
+      scanner_.fail(at,
+                    name_of(index) + " is neither numeric nor a category: " + quote_text(text) +
+                        " is text number " + std::to_string(dictionary.size() + 1) +
+                        " of at most max_categories = " + std::to_string(options_.max_categories));
     }
     return dictionary.add(text);
   }
@@ -294,8 +295,7 @@ class CsvReader {
   }
 
   /// From codes in order of appearance to codes in order of text, all columns in one walk.
-  void sort_codes(
-      const std::vector<std::pair<std::int64_t, std::vector<std::int64_t>>>& moves) {
+  void sort_codes(const std::vector<std::pair<std::int64_t, std::vector<std::int64_t>>>& moves) {
     for (std::int64_t row = 0; row < table_.rows() && !moves.empty(); ++row) {
       T* const cells = table_.features.data() + row * features_;
       for (const auto& [feature, places] : moves) {

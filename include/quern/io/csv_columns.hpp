@@ -81,8 +81,8 @@ enum class CsvRole : std::uint8_t { feature, label, weight, ignored };
 struct CsvColumn {
   CsvRole role = CsvRole::feature;
   bool categorical = false;
-  bool forced = false;  ///< the kind was given and does not follow from what is found
-  std::int64_t to = 0;  ///< index of the feature
+  bool forced = false;              ///< the kind was given and does not follow from what is found
+  std::int64_t to = 0;              ///< index of the feature
   const char* too_large = nullptr;  ///< the first number that T cannot hold
   std::unique_ptr<Dictionary> dictionary;
 };
@@ -181,8 +181,7 @@ class CsvPlanner {
   }
   [[noreturn]] void bad_option(const char* argument, const std::string& expected,
                                const std::string& got) const {
-    throw ValueError(
-        error_text(input_.function() + ": " + input_.name(), argument, expected, got));
+    throw ValueError(error_text(input_.function() + ": " + input_.name(), argument, expected, got));
   }
 
   /// Index of the column, `nowhere` when the header lacks the name.

@@ -24,7 +24,7 @@ namespace io {
 
 /// A column, by its index in the file (from 0; −1 is the last one) or by its name in the header.
 struct Column {
-  Column(int column_index) : index(column_index) {}              // NOLINT: implicit on purpose
+  Column(int column_index) : index(column_index) {}                  // NOLINT: implicit on purpose
   Column(std::string column_name) : name(std::move(column_name)) {}  // NOLINT: implicit
   Column(const char* column_name) : name(column_name) {}             // NOLINT: implicit
 

@@ -93,17 +93,14 @@ class CsvScanner {
   }
 
  private:
-  [[nodiscard]] bool is_blank(char c) const {
-    return c == ' ' || c == other_blank_;
-  }
+  [[nodiscard]] bool is_blank(char c) const { return c == ' ' || c == other_blank_; }
 
   const char* read_quoted(const char* open, std::string_view& text) {
     const char* p = open + 1;
     const char* piece = p;
     bool doubled = false;
     for (;;) {
-      p = static_cast<const char*>(
-          std::memchr(p, '"', static_cast<std::size_t>(end_ - p)));
+      p = static_cast<const char*>(std::memchr(p, '"', static_cast<std::size_t>(end_ - p)));
       if (p == nullptr) fail(open, "this quote is never closed");
       if (p + 1 == end_ || p[1] != '"') break;
       if (!doubled) scratch_.clear();

@@ -42,8 +42,8 @@ struct Limits {
     const std::size_t factor = max_inflation < 1 ? 1 : static_cast<std::size_t>(max_inflation);
     constexpr std::size_t always = std::size_t{1} << 28;
     const std::size_t most = bytes();
-    return (std::min)(most, compressed > most / factor ? most
-                                                       : (std::max)(always, compressed * factor));
+    return (std::min)(most,
+                      compressed > most / factor ? most : (std::max)(always, compressed * factor));
   }
 };
 

@@ -7,22 +7,18 @@
 #ifndef QUERN_IO_INPUT_HPP
 #define QUERN_IO_INPUT_HPP
 
-#include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/core/file.hpp"
 #include "quern/io/gzip.hpp"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
-#include <memory>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
+#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace io {
@@ -60,8 +56,8 @@ class Input {
   [[nodiscard]] static Input file(const std::string& path, const Limits& limits,
                                   std::string function) {
     Input input(path, std::move(function));
-    input.read_file(limits);
-    input.text_ = input.memory_.text();
+    input.file_ = read_file(path, limits.bytes());
+    input.text_ = {reinterpret_cast<const char*>(input.file_.data()), input.file_.size()};
     input.inflate(limits);
     return input;
   }
@@ -97,51 +93,20 @@ class Input {
       : name_(std::move(name)), function_(std::move(function)) {}
 
   [[noreturn]] void too_long(const Limits& limits) const {
-    throw ParseError(function_ + ": " + name_ + ": more than max_bytes = " +
-                     std::to_string(limits.max_bytes) + " bytes");
+    throw ParseError(function_ + ": " + name_ +
+                     ": more than max_bytes = " + std::to_string(limits.max_bytes) + " bytes");
   }
-  [[noreturn]] void refused(const char* what) const {
-    const int code = errno;
-    throw IoError(function_ + ": " + name_ + ": cannot " + what + ": " +
-                  std::error_code(code, std::generic_category()).message());
-  }
-
-  void read_file(const Limits& limits) {
-    struct Close {
-      void operator()(std::FILE* f) const { std::fclose(f); }
-    };
-    errno = 0;
-    const std::unique_ptr<std::FILE, Close> file(std::fopen(name_.c_str(), "rb"));
-    if (!file) refused("open");
-    std::error_code unknown;  // pipes have no size: they are read in growing pieces
-    const std::uintmax_t size = std::filesystem::file_size(name_, unknown);
-    const std::size_t most = limits.bytes();
-    if (!unknown && size > most) too_long(limits);
-    memory_.reserve(unknown ? std::size_t{1} << 16 : static_cast<std::size_t>(size) + 1);
-    for (;;) {
-      const std::size_t got =
-          std::fread(memory_.free_data(), 1, memory_.free_size(), file.get());
-      memory_.add(got);
-      if (memory_.size() > most) too_long(limits);
-      if (got > 0) {
-        if (memory_.free_size() == 0) memory_.reserve(2 * memory_.size());
-        continue;
-      }
-      if (std::ferror(file.get()) != 0) refused("read");
-      return;
-    }
-  }
-
   void inflate(const Limits& limits) {
     if (!is_gzip(text_)) return;
-    Bytes inflated = inflate_gzip(text_, limits, function_ + ": " + name_);
-    memory_ = std::move(inflated);
-    text_ = memory_.text();
+    inflated_ = inflate_gzip(text_, limits, function_ + ": " + name_);
+    text_ = inflated_.text();
+    file_ = std::vector<std::byte>();  // its memory is not needed any longer
   }
 
   std::string name_;
   std::string function_;
-  Bytes memory_;  ///< empty when the caller's memory is looked at
+  std::vector<std::byte> file_;  ///< empty when the caller's memory is looked at
+  Bytes inflated_;               ///< of gzip
   std::string_view text_;
 };
 

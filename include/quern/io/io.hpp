@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Every file format (zlib, nlohmann-json): what quern/quern.hpp leaves out.
+
+#ifndef QUERN_IO_IO_HPP
+#define QUERN_IO_IO_HPP
+
+#include "quern/io/csv.hpp"
+#include "quern/io/idx.hpp"
+#include "quern/io/libsvm.hpp"
+#include "quern/io/npy.hpp"
+#include "quern/io/table.hpp"
+
+#endif  // QUERN_IO_IO_HPP
