@@ -7,6 +7,11 @@ add_library(quern_dev_flags INTERFACE)
 target_compile_options(quern_dev_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
                                                  -Werror)
 
+# What a user types is -std=c++20, so that is what is tested.
+if(PROJECT_IS_TOP_LEVEL)
+  set(CMAKE_CXX_EXTENSIONS OFF)
+endif()
+
 if(PROJECT_IS_TOP_LEVEL AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
   find_program(QUERN_CCACHE ccache)
   mark_as_advanced(QUERN_CCACHE)
