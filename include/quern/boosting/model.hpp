@@ -17,9 +17,7 @@
 QUERN_NAMESPACE_BEGIN
 namespace boosting {
 
-/// The type to which the model's maker cast its input before comparing it with thresholds.
-/// XGBoost's models mean float, LightGBM's double; comparing in the other type moves rows.
-enum class InputType : std::uint8_t { float32, float64 };
+using InputType = tree::InputType;
 
 /// An additive model: margin_k(x) = base_margin_k + sum over trees t of output k of weight_t leaf_t(x).
 struct Model {

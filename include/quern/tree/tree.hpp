@@ -7,12 +7,11 @@
 #ifndef QUERN_TREE_TREE_HPP
 #define QUERN_TREE_TREE_HPP
 
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 
-#include <cmath>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +24,10 @@ enum class SplitKind : std::uint8_t {
   numeric,      ///< x < threshold goes left
   categorical,  ///< a category in the node's set goes right (XGBoost's convention)
 };
+
+/// The type to which a model's maker cast its input before comparing it with thresholds.
+/// XGBoost's models mean float, LightGBM's double; comparing in the other type moves rows.
+enum class InputType : std::uint8_t { float32, float64 };
 
 /// One node. A leaf has no children; an inner node keeps the value that it would have as a leaf.
 struct Node {
@@ -44,7 +47,9 @@ struct Node {
   [[nodiscard]] bool is_leaf() const noexcept { return left < 0; }
 };
 
-/// A binary tree in an array: node 0 is the root and children come after their parents.
+/// A binary tree in an array: node 0 is the root and children come after their parents. A node
+/// other than the root without a parent belongs to nobody: pruning leaves such places behind, and
+/// they stay so that the leaves keep their numbers.
 ///
 /// With `outputs > 1` every node holds a vector: `vector_values[node * outputs + k]`.
 class Tree {
@@ -62,6 +67,8 @@ class Tree {
   }
   [[nodiscard]] Node& node(std::int32_t i) { return nodes[static_cast<std::size_t>(i)]; }
 
+  /// Whether node \p i can be reached from the root.
+  [[nodiscard]] bool in_use(std::int32_t i) const { return i == 0 || node(i).parent >= 0; }
   [[nodiscard]] std::int64_t leaves() const noexcept;
   /// Longest path from the root to a leaf, in edges.
   [[nodiscard]] std::int32_t depth() const;
@@ -77,8 +84,8 @@ class Tree {
            (category_words[n.category_begin + word] >> (category % 32) & 1u) != 0;
   }
 
-  /// The child of inner node \p n that value \p x goes to; NaN is missing. An unknown category
-  /// (negative, fractional, too large for the set) is not in the set and goes left.
+  /// The child of inner node \p n that value \p x goes to. A category that is negative or too large
+  /// for the set is not in it and goes left; a fractional one counts as its integer part.
   [[nodiscard]] std::int32_t next(const Node& n, double x, bool missing) const noexcept {
     if (missing) return n.default_left ? n.left : n.right;
     if (n.kind == SplitKind::numeric) return x < n.threshold ? n.left : n.right;
@@ -86,15 +93,15 @@ class Tree {
     return known && in_category_set(n, static_cast<std::uint32_t>(x)) ? n.right : n.left;
   }
 
-  /// Throws ParseError unless this is a tree: children in range and after their parent, each node
-  /// reached once, features in [0, \p features), finite thresholds and values, sets in range.
+  /// Throws ParseError unless this is a tree: children in range and after their parent, each node in
+  /// use reached once, features in [0, \p features), finite thresholds and values, sets in range.
   /// \p where names the place for the message ("tree 3 of model.json").
   void check(std::int64_t features, const std::string& where) const;
 };
 
 inline std::int64_t Tree::leaves() const noexcept {
   std::int64_t count = 0;
-  for (const Node& n : nodes) count += n.is_leaf() ? 1 : 0;
+  for (std::int32_t i = 0; i < size(); ++i) count += in_use(i) && node(i).is_leaf() ? 1 : 0;
   return count;
 }
 
@@ -102,6 +109,7 @@ inline std::int32_t Tree::depth() const {
   std::vector<std::int32_t> level(nodes.size(), 0);
   std::int32_t deepest = 0;
   for (std::size_t i = 1; i < nodes.size(); ++i) {
+    if (nodes[i].parent < 0) continue;
     level[i] = level[static_cast<std::size_t>(nodes[i].parent)] + 1;
     deepest = level[i] > deepest ? level[i] : deepest;
   }
@@ -127,7 +135,7 @@ inline void check_node(const Tree& tree, std::int32_t i, std::int64_t features,
   const auto fail = [&](const char* field, const char* expected, auto got) {
     throw ParseError(error_text(here, field, expected, got));
   };
-  if (!std::isfinite(n.value)) fail("value", "a finite number", n.value);
+  if (!is_finite_bits(n.value)) fail("value", "a finite number", n.value);
   if (n.is_leaf()) {
     if (n.right >= 0) fail("right child", "none beside a missing left child", n.right);
     return;
@@ -136,7 +144,7 @@ inline void check_node(const Tree& tree, std::int32_t i, std::int64_t features,
   if (n.right <= i || n.right >= tree.size() || n.right == n.left)
     fail("right child", "another later node", n.right);
   if (n.feature < 0 || n.feature >= features) fail("feature", "a column of the model", n.feature);
-  if (n.kind == SplitKind::numeric && std::isnan(n.threshold))
+  if (n.kind == SplitKind::numeric && is_nan_bits(n.threshold))
     fail("threshold", "a number", n.threshold);
   if (std::uint64_t{n.category_begin} + n.category_count > tree.category_words.size())
     fail("category set", "a range of stored words", n.category_begin);
@@ -150,13 +158,24 @@ inline void Tree::check(std::int64_t features, const std::string& where) const {
   if (nodes.empty()) throw ParseError(error_text(where, "nodes", "at least one", 0));
   if (nodes[0].parent >= 0)
     throw ParseError(error_text(where, "root's parent", "none", nodes[0].parent));
-  std::int64_t reached = 1;
+  if (outputs < 1 || vector_values.size() != (outputs > 1 ? nodes.size() * std::size_t(outputs) : 0))
+    throw ParseError(error_text(where, "vector_values", "(nodes, outputs) numbers where outputs > 1",
+                                vector_values.size()));
+  for (double v : vector_values)
+    if (!is_finite_bits(v)) throw ParseError(error_text(where, "vector_values", "finite numbers", v));
+  std::int64_t owned = 0;
+  std::int64_t children = 0;
   for (std::int32_t i = 0; i < size(); ++i) {
     detail::check_node(*this, i, features, where);
-    if (!node(i).is_leaf()) reached += 2;
+    owned += node(i).is_leaf() ? 0 : 2;
+    children += node(i).parent >= 0 ? 1 : 0;
+    if (!in_use(i) && !node(i).is_leaf())
+      throw ParseError(error_text(where, "node " + std::to_string(i), "a parent or no children", "none"));
   }
-  // Each inner node owns two children that name it as parent, so equal counts mean no orphan.
-  if (reached != size()) throw ParseError(error_text(where, "reached nodes", "all of them", reached));
+  // Inner nodes own two children each, which name them as parents, and parents come first: with
+  // equal counts every node that names a parent is reached, once.
+  if (owned != children)
+    throw ParseError(error_text(where, "reached nodes", std::to_string(children + 1), owned + 1));
 }
 
 }  // namespace tree

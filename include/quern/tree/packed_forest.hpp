@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Trees compiled for prediction: built once, then only read, by any number of threads.
+///
+/// Every tree is kept as *walk nodes* (children side by side, features as integer keys, a leaf that
+/// leads to itself), which serve single rows and large trees; a tree of at most 256 leaves without
+/// categories also as *lane nodes* over columns of byte codes, which serve batches. Both take the
+/// same decisions and find the same leaves, so the way that is chosen never shows in the result.
+
+#ifndef QUERN_TREE_PACKED_FOREST_HPP
+#define QUERN_TREE_PACKED_FOREST_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+#include "quern/kernels/tree_predict_types.hpp"
+#include "quern/tree/float_key.hpp"
+#include "quern/tree/scratch.hpp"
+#include "quern/tree/tree.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+/// What a forest is packed from; only looked at while packing. Trees must have passed Tree::check.
+struct ForestSource {
+  std::span<const Tree> trees;
+  std::span<const std::int32_t> tree_outputs;  ///< (trees), or empty: all add to output 0
+  std::span<const double> tree_weights;        ///< (trees), or empty: all one
+  std::span<const double> base;                ///< (outputs): where the sums start
+  std::int64_t features = 0;
+  InputType input_type = InputType::float32;
+};
+
+namespace detail {
+
+/// One step of a walk: goes to child + (key - missing_right >= threshold), where the subtraction
+/// wraps, so that a missing value's key is either the smallest or the largest. A leaf: itself.
+template <class Key>
+struct WalkNode {
+  Key threshold = (std::numeric_limits<Key>::min)();
+  std::uint32_t slot = 0;
+  std::uint32_t child = 0;
+  Key missing_right = 0;
+};
+
+template <class Key>
+[[nodiscard]] constexpr Key wrapping_sub(Key a, Key b) noexcept {
+  using Unsigned = std::make_unsigned_t<Key>;
+  return static_cast<Key>(static_cast<Unsigned>(a) - static_cast<Unsigned>(b));
+}
+
+/// What the nodes of one kind of key are: floats always, doubles where the maker compared those.
+template <class Key>
+struct KeyTables {
+  std::vector<WalkNode<Key>> nodes;  ///< of all trees, each breadth first
+  std::vector<Key> codes;            ///< (columns, code_table_size)
+};
+
+/// Up to 255 thresholds of one feature, for nodes that send missing values one way.
+struct CodeColumn {
+  std::int32_t slot = 0;
+  std::int32_t thresholds = 0;
+  bool missing_right = false;
+};
+
+enum class TreeForm : std::uint8_t {
+  lanes,       ///< at most 256 leaves, numeric splits only
+  walk,        ///< numeric splits only
+  categories,  ///< has categorical splits: followed in the original tree
+};
+
+struct PackedTree {
+  TreeForm form = TreeForm::walk;
+  std::int32_t source = 0;        ///< number of the tree it was made from
+  std::int32_t output = 0;
+  std::int32_t depth = 0;
+  std::uint32_t root = 0;         ///< first walk node
+  std::int32_t original = -1;     ///< categories: index into PackedForest::originals
+  std::int64_t lane_begin = 0;    ///< first lane node
+  std::int64_t lane_count = 0;
+  std::int64_t leaf_begin = 0;    ///< lanes: first entry of leaf_values, leaf_nodes
+};
+
+/// Distinct thresholds of one feature for one missing direction, ascending; filled while packing.
+struct FeatureThresholds {
+  std::array<std::vector<double>, 2> values;        ///< by missing direction: left, right
+  std::array<std::int32_t, 2> first_column = {0, 0};
+};
+
+}  // namespace detail
+
+/// See the file comment. Members are for predict.hpp; all are written by the constructor only.
+class PackedForest {
+ public:
+  PackedForest() = default;
+  /// Throws ShapeError where lengths do not fit each other, ValueError for an output out of range
+  /// or a forest of more than 2^32 - 1 nodes.
+  explicit PackedForest(const ForestSource& source);
+
+  [[nodiscard]] std::int64_t trees() const noexcept { return source_trees; }
+  [[nodiscard]] std::int64_t outputs() const noexcept {
+    return static_cast<std::int64_t>(base.size());
+  }
+
+  std::int64_t features = 0;
+  std::int64_t source_trees = 0;
+  InputType input_type = InputType::float32;
+  std::vector<double> base;                      ///< (outputs)
+  std::vector<std::int32_t> slot_features;       ///< (slots): the features that are tested
+  std::vector<std::int32_t> feature_slots;       ///< (features): slot, or -1
+  std::vector<detail::CodeColumn> columns;       ///< by slot
+  std::vector<detail::PackedTree> packed;        ///< in the order in which they are added
+  std::vector<std::vector<std::int32_t>> by_output;  ///< (outputs): indices into packed
+  std::vector<kernels::LaneNode> lane_nodes;
+  std::vector<double> leaf_values;               ///< lanes: weighted, from left to right
+  std::vector<std::int32_t> leaf_nodes;          ///< lanes: node of the original tree
+  std::vector<double> walk_values;               ///< (walk nodes): weighted, inner nodes 0
+  std::vector<std::int32_t> walk_originals;      ///< (walk nodes): node of the original tree
+  std::vector<Tree> originals;                   ///< trees with categories
+  detail::KeyTables<std::int32_t> float_tables;
+  detail::KeyTables<std::int64_t> double_tables;  ///< empty unless the input type is float64
+  bool any_walk = false;                          ///< a tree that has no lane form
+  /// Working memory of predictions; copies of a forest share it.
+  std::shared_ptr<detail::ScratchPool> scratch = std::make_shared<detail::ScratchPool>();
+
+  [[nodiscard]] std::int64_t slots() const noexcept {
+    return static_cast<std::int64_t>(slot_features.size());
+  }
+  /// Whether double features are compared as doubles.
+  [[nodiscard]] bool compares_doubles() const noexcept {
+    return input_type == InputType::float64;
+  }
+
+ private:
+  void check(const ForestSource& source);
+  void assign_slots(const ForestSource& source);
+  void add_tree(const ForestSource& source, std::size_t t, std::int32_t output, std::int32_t vector);
+  void add_walk(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
+  void add_lanes(const Tree& tree, double weight, std::int32_t vector,
+                 detail::PackedTree& packed);
+  [[nodiscard]] double comparable(double threshold) const noexcept;
+  void collect_thresholds();
+  void make_columns();
+  void make_lane_nodes(const Tree& tree, detail::PackedTree& packed);
+
+  std::vector<detail::FeatureThresholds> thresholds_;  // (slots), while packing
+};
+
+namespace detail {
+
+inline bool has_categories(const Tree& tree) {
+  return std::any_of(tree.nodes.begin(), tree.nodes.end(), [](const Node& n) {
+    return !n.is_leaf() && n.kind == SplitKind::categorical;
+  });
+}
+
+inline double leaf_value(const Tree& tree, std::int32_t node, std::int32_t vector) {
+  if (tree.outputs == 1) return tree.node(node).value;
+  return tree.vector_values[static_cast<std::size_t>(node) * static_cast<std::size_t>(tree.outputs) +
+                            static_cast<std::size_t>(vector)];
+}
+
+/// The entries of one column's table from `count` ascending thresholds.
+template <class T, class Key>
+void fill_code_table(const double* values, std::int32_t count, Key* table) {
+  for (std::int32_t i = 0; i < 256; ++i) {
+    if (i >= count) {
+      table[i] = (std::numeric_limits<Key>::max)();
+    } else if constexpr (sizeof(T) == 4) {
+      table[i] = float_key(round_up_to_float(values[i])) - 1;
+    } else {
+      table[i] = float_key(values[i]) - 1;
+    }
+  }
+  for (std::int32_t i = 0; i < 16; ++i) table[256 + i] = table[16 * i + 15];
+}
+
+inline std::uint32_t four_bytes(std::int32_t byte) {
+  return static_cast<std::uint32_t>(byte & 0xff) * 0x01010101U;
+}
+
+}  // namespace detail
+
+inline void PackedForest::check(const ForestSource& source) {
+  static constexpr const char* function = "quern::tree::PackedForest";
+  const std::size_t n = source.trees.size();
+  if (source.base.empty())
+    throw ShapeError(error_text(function, "base", "at least one output", 0));
+  if (!source.tree_outputs.empty() && source.tree_outputs.size() != n)
+    throw ShapeError(error_text(function, "tree_outputs", std::to_string(n) + " entries",
+                                source.tree_outputs.size()));
+  if (!source.tree_weights.empty() && source.tree_weights.size() != n)
+    throw ShapeError(error_text(function, "tree_weights", std::to_string(n) + " entries",
+                                source.tree_weights.size()));
+  std::uint64_t nodes = 0;
+  for (std::size_t t = 0; t < n; ++t) {
+    const Tree& tree = source.trees[t];
+    const std::int64_t output = source.tree_outputs.empty() ? 0 : source.tree_outputs[t];
+    if (output < 0 || output + tree.outputs > static_cast<std::int64_t>(source.base.size()))
+      throw ValueError(error_text(function, "tree_outputs", "outputs that have a base", output));
+    nodes += tree.nodes.size() * static_cast<std::uint64_t>(tree.outputs);
+  }
+  if (nodes >= (std::numeric_limits<std::uint32_t>::max)())
+    throw ValueError(error_text(function, "trees", "fewer than 2^32 - 1 nodes", nodes));
+}
+
+inline void PackedForest::assign_slots(const ForestSource& source) {
+  feature_slots.assign(static_cast<std::size_t>(features), -1);
+  for (const Tree& tree : source.trees) {
+    for (const Node& n : tree.nodes) {
+      if (!n.is_leaf()) feature_slots[static_cast<std::size_t>(n.feature)] = 0;
+    }
+  }
+  for (std::size_t f = 0; f < feature_slots.size(); ++f) {
+    if (feature_slots[f] < 0) continue;
+    feature_slots[f] = static_cast<std::int32_t>(slot_features.size());
+    slot_features.push_back(static_cast<std::int32_t>(f));
+  }
+}
+
+inline double PackedForest::comparable(double threshold) const noexcept {
+  return compares_doubles() ? threshold : static_cast<double>(round_up_to_float(threshold));
+}
+
+inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t vector,
+                                   detail::PackedTree& out) {
+  // Breadth first, so that the first steps of all rows share cache lines.
+  std::vector<std::int32_t> order = {0};
+  out.root = static_cast<std::uint32_t>(walk_values.size());
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const std::int32_t original = order[i];
+    const Node& n = tree.node(original);
+    const auto self = out.root + static_cast<std::uint32_t>(i);
+    detail::WalkNode<std::int32_t> node32;
+    detail::WalkNode<std::int64_t> node64;
+    node32.child = node64.child = self - 1U;  // a leaf takes its right turn, to itself
+    if (!n.is_leaf()) {
+      const std::int32_t right = n.default_left ? 0 : 1;
+      node32.slot = node64.slot =
+          static_cast<std::uint32_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
+      node32.child = node64.child = out.root + static_cast<std::uint32_t>(order.size());
+      node32.missing_right = right;
+      node64.missing_right = right;
+      node32.threshold = float_key(round_up_to_float(n.threshold)) - right;
+      node64.threshold = float_key(n.threshold) - right;
+      order.push_back(n.left);
+      order.push_back(n.right);
+    }
+    float_tables.nodes.push_back(node32);
+    if (compares_doubles()) double_tables.nodes.push_back(node64);
+    walk_values.push_back(n.is_leaf() ? weight * detail::leaf_value(tree, original, vector) : 0.0);
+    walk_originals.push_back(original);
+  }
+}
+
+inline void PackedForest::add_lanes(const Tree& tree, double weight, std::int32_t vector,
+                                    detail::PackedTree& out) {
+  out.leaf_begin = static_cast<std::int64_t>(leaf_values.size());
+  std::vector<std::int32_t> stack = {0};
+  while (!stack.empty()) {
+    const std::int32_t i = stack.back();
+    stack.pop_back();
+    const Node& n = tree.node(i);
+    if (n.is_leaf()) {
+      leaf_values.push_back(weight * detail::leaf_value(tree, i, vector));
+      leaf_nodes.push_back(i);
+      continue;
+    }
+    const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
+    thresholds_[slot].values[n.default_left ? 0 : 1].push_back(comparable(n.threshold));
+    stack.push_back(n.right);
+    stack.push_back(n.left);
+  }
+}
+
+inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, std::int32_t output,
+                                   std::int32_t vector) {
+  const Tree& tree = source.trees[t];
+  const double weight = source.tree_weights.empty() ? 1.0 : source.tree_weights[t];
+  detail::PackedTree out;
+  out.source = static_cast<std::int32_t>(t);
+  out.output = output + vector;
+  out.depth = tree.depth();
+  if (detail::has_categories(tree)) {
+    out.form = detail::TreeForm::categories;
+    out.original = static_cast<std::int32_t>(originals.size());
+    originals.push_back(tree);
+    Tree& copy = originals.back();
+    for (std::int32_t i = 0; i < copy.size(); ++i) {
+      copy.node(i).value = weight * detail::leaf_value(tree, i, vector);
+    }
+  } else {
+    add_walk(tree, weight, vector, out);
+    if (tree.leaves() <= 256) {
+      out.form = detail::TreeForm::lanes;
+      add_lanes(tree, weight, vector, out);
+    }
+  }
+  any_walk = any_walk || out.form != detail::TreeForm::lanes;
+  by_output[static_cast<std::size_t>(out.output)].push_back(
+      static_cast<std::int32_t>(packed.size()));
+  packed.push_back(out);
+}
+
+inline void PackedForest::collect_thresholds() {
+  for (detail::FeatureThresholds& feature : thresholds_) {
+    for (std::vector<double>& values : feature.values) {
+      std::sort(values.begin(), values.end());
+      values.erase(std::unique(values.begin(), values.end()), values.end());
+    }
+  }
+}
+
+inline void PackedForest::make_columns() {
+  constexpr std::int32_t most = kernels::code_thresholds;
+  for (std::size_t slot = 0; slot < thresholds_.size(); ++slot) {
+    for (std::size_t side = 0; side < 2; ++side) {
+      const std::vector<double>& values = thresholds_[slot].values[side];
+      thresholds_[slot].first_column[side] = static_cast<std::int32_t>(columns.size());
+      for (std::size_t at = 0; at < values.size(); at += most) {
+        const auto count = static_cast<std::int32_t>(
+            (std::min)(values.size() - at, static_cast<std::size_t>(most)));
+        columns.push_back({static_cast<std::int32_t>(slot), count, side == 1});
+        const std::size_t size = kernels::code_table_size;
+        float_tables.codes.resize(columns.size() * size);
+        detail::fill_code_table<float>(values.data() + at, count,
+                                       float_tables.codes.data() + (columns.size() - 1) * size);
+        if (!compares_doubles()) continue;
+        double_tables.codes.resize(columns.size() * size);
+        detail::fill_code_table<double>(values.data() + at, count,
+                                        double_tables.codes.data() + (columns.size() - 1) * size);
+      }
+    }
+  }
+}
+
+inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& out) {
+  out.lane_begin = static_cast<std::int64_t>(lane_nodes.size());
+  // Leaves below each node; children come after their parents.
+  std::vector<std::int32_t> below(tree.nodes.size(), 1);
+  for (std::int32_t i = static_cast<std::int32_t>(tree.size()) - 1; i >= 0; --i) {
+    const Node& n = tree.node(i);
+    if (n.is_leaf()) continue;
+    below[static_cast<std::size_t>(i)] =
+        below[static_cast<std::size_t>(n.left)] + below[static_cast<std::size_t>(n.right)];
+  }
+  std::vector<std::pair<std::int32_t, std::int32_t>> stack = {{0, 0}};  // node, its first leaf
+  while (!stack.empty()) {
+    const auto [i, first] = stack.back();
+    stack.pop_back();
+    const Node& n = tree.node(i);
+    if (n.is_leaf()) continue;
+    const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
+    const std::size_t side = n.default_left ? 0 : 1;
+    const std::vector<double>& values = thresholds_[slot].values[side];
+    const auto rank = static_cast<std::int32_t>(
+        std::lower_bound(values.begin(), values.end(), comparable(n.threshold)) - values.begin());
+    const std::int32_t column =
+        thresholds_[slot].first_column[side] + rank / kernels::code_thresholds;
+    const std::int32_t right_first = first + below[static_cast<std::size_t>(n.left)];
+    lane_nodes.push_back({static_cast<std::uint32_t>(column),
+                          detail::four_bytes(rank % kernels::code_thresholds - 128),
+                          detail::four_bytes(first), detail::four_bytes(right_first)});
+    stack.push_back({n.right, right_first});
+    stack.push_back({n.left, first});
+  }
+  out.lane_count = static_cast<std::int64_t>(lane_nodes.size()) - out.lane_begin;
+}
+
+inline PackedForest::PackedForest(const ForestSource& source)
+    : features(source.features),
+      source_trees(static_cast<std::int64_t>(source.trees.size())),
+      input_type(source.input_type),
+      base(source.base.begin(), source.base.end()),
+      by_output(source.base.size()) {
+  check(source);
+  assign_slots(source);
+  thresholds_.resize(slot_features.size());
+  for (std::size_t t = 0; t < source.trees.size(); ++t) {
+    const std::int32_t output = source.tree_outputs.empty() ? 0 : source.tree_outputs[t];
+    for (std::int32_t v = 0; v < source.trees[t].outputs; ++v) add_tree(source, t, output, v);
+  }
+  collect_thresholds();
+  make_columns();
+  for (detail::PackedTree& tree : packed) {
+    if (tree.form != detail::TreeForm::lanes) continue;
+    make_lane_nodes(source.trees[static_cast<std::size_t>(tree.source)], tree);
+  }
+  thresholds_.clear();
+  thresholds_.shrink_to_fit();
+}
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_PACKED_FOREST_HPP

@@ -1,0 +1,386 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Prediction with a packed forest: batches, single rows, leaves.
+///
+/// A row's sum starts at the base, adds its leaves in the order of the trees in double, and is
+/// rounded once at the end. So batch and single row, any number of threads, any SIMD level, dense
+/// and sparse input give the same bits. All functions are const and thread-safe; memory that a
+/// batch needs is kept with the forest and reused, and a single row needs none.
+
+#ifndef QUERN_TREE_PREDICT_HPP
+#define QUERN_TREE_PREDICT_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+#include "quern/core/nd_view.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/tree/dataset.hpp"
+#include "quern/tree/packed_forest.hpp"
+#include "quern/tree/walk.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <variant>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree {
+
+struct PredictOptions {
+  std::int64_t trees = -1;  ///< only the first so many trees of the source; -1: all
+  int threads = 0;          ///< 0: the default number
+};
+
+namespace detail {
+
+/// Rows that are taken through all trees together: their codes stay in the cache.
+inline constexpr std::int64_t tile_rows = 256;
+/// Below this many rows walking beats visiting all nodes with mostly empty vectors.
+inline constexpr std::int64_t fewest_lane_rows = 16;
+
+/// The type that features of type T are compared in.
+template <class T, class F>
+void with_compare_type(const PackedForest& forest, F&& f) {
+  if constexpr (sizeof(T) == 8) {
+    if (forest.compares_doubles()) return f(double{});
+  }
+  f(float{});
+}
+
+template <class C>
+const KeyTables<KeyOf<C>>& tables_of(const PackedForest& forest) {
+  if constexpr (sizeof(C) == 8) {
+    return forest.double_tables;
+  } else {
+    return forest.float_tables;
+  }
+}
+
+/// A tile of rows on its way through the trees. C is the type that features are compared in.
+template <class C>
+class Tile {
+ public:
+  using Key = KeyOf<C>;
+
+  Tile(const PackedForest& forest, Scratch& scratch, std::int64_t rows, bool sparse)
+      : forest_(forest),
+        rows_(rows),
+        lanes_(rows >= fewest_lane_rows && !forest.columns.empty()),
+        all_keys_(sparse || !lanes_ || forest.any_walk) {
+    const std::int64_t slots = all_keys_ ? (std::max)(forest.slots(), std::int64_t{1}) : 1;
+    const auto key_bytes = static_cast<std::size_t>(slots * tile_rows) * sizeof(Key);
+    const std::size_t code_bytes = forest.columns.size() * static_cast<std::size_t>(tile_rows);
+    std::byte* memory = scratch.at_least(key_bytes + code_bytes);
+    keys_ = reinterpret_cast<Key*>(memory);
+    codes_ = reinterpret_cast<std::uint8_t*>(memory + key_bytes);
+  }
+
+  /// Rows from `first` on of a dense matrix.
+  template <class T>
+  void load(const MatrixView<const T>& x, std::int64_t first) {
+    std::size_t column = 0;
+    for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) {
+      Key* keys = keys_of(slot);
+      const T* from = &x(first, forest_.slot_features[static_cast<std::size_t>(slot)]);
+      const Index stride = x.row_stride();
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        keys[r] = std::bit_cast<Key>(static_cast<C>(from[r * stride]));
+      }
+      QUERN_DISPATCH(tree_keys<Key>(keys, rows_, infinity_key<Key>, keys));
+      if (lanes_) column = make_codes(slot, column);
+    }
+  }
+
+  /// Rows from `first` on of a sparse matrix; ShapeError where it is not one.
+  template <class T>
+  void load(const CsrView<T>& x, std::int64_t first) {
+    std::fill_n(keys_, forest_.slots() * tile_rows, kernels::missing_key<Key>);
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      const std::int64_t begin = x.row_offsets[static_cast<std::size_t>(first + r)];
+      const std::int64_t end = x.row_offsets[static_cast<std::size_t>(first + r) + 1];
+      if (begin < 0 || end < begin || end > static_cast<std::int64_t>(x.values.size()))
+        bad_csr("row_offsets", "ascending offsets into the values", end);
+      for (std::int64_t i = begin; i < end; ++i) {
+        const std::int32_t column = x.columns[static_cast<std::size_t>(i)];
+        if (column < 0 || column >= x.cols) bad_csr("columns", "a column of the matrix", column);
+        const std::int32_t slot = forest_.feature_slots[static_cast<std::size_t>(column)];
+        if (slot < 0) continue;
+        keys_[slot * tile_rows + r] = float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
+      }
+    }
+    if (!lanes_) return;
+    std::size_t column = 0;
+    for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) column = make_codes(slot, column);
+  }
+
+  /// sums[r] = base of output k plus that output's leaves among the first `trees` trees.
+  void sum(std::int64_t k, std::int64_t trees, double* sums) {
+    std::fill_n(sums, rows_, forest_.base[static_cast<std::size_t>(k)]);
+    std::array<const double*, 4> values{};
+    std::size_t waiting = 0;  // trees whose leaves are known but not added
+    for (const std::int32_t index : forest_.by_output[static_cast<std::size_t>(k)]) {
+      const PackedTree& tree = forest_.packed[static_cast<std::size_t>(index)];
+      if (tree.source >= trees) break;
+      if (lanes_ && tree.form == TreeForm::lanes) {
+        find_lanes(tree, leaves_.data() + waiting * tile_rows);
+        values[waiting++] = forest_.leaf_values.data() + tree.leaf_begin;
+        if (waiting < values.size()) continue;
+        add_leaves(values.data(), waiting, sums);
+        waiting = 0;
+        continue;
+      }
+      add_leaves(values.data(), waiting, sums);
+      waiting = 0;
+      add_walked(tree, sums);
+    }
+    add_leaves(values.data(), waiting, sums);
+  }
+
+  /// nodes[r * stride] = the leaf, by its number in the original tree, that row r reaches.
+  void leaves(const PackedTree& tree, std::int32_t* nodes, Index stride) {
+    if (tree.form == TreeForm::categories) {
+      const Tree& original = forest_.originals[static_cast<std::size_t>(tree.original)];
+      for (std::int64_t r = 0; r < rows_; ++r) nodes[r * stride] = follow(original, r);
+    } else if (lanes_ && tree.form == TreeForm::lanes) {
+      find_lanes(tree, leaves_.data());
+      const std::int32_t* numbers = forest_.leaf_nodes.data() + tree.leaf_begin;
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        nodes[r * stride] = numbers[leaves_[static_cast<std::size_t>(r)]];
+      }
+    } else {
+      walk_all(tree, [&](std::int64_t r, std::uint32_t at) {
+        nodes[r * stride] = forest_.walk_originals[at];
+      });
+    }
+  }
+
+ private:
+  [[noreturn]] static void bad_csr(const char* argument, const char* expected, std::int64_t got) {
+    throw ShapeError(error_text("quern::tree::predict", argument, expected, got));
+  }
+
+  Key* keys_of(std::int64_t slot) const { return keys_ + (all_keys_ ? slot * tile_rows : 0); }
+
+  /// Fills the columns of a slot, which start at `column`; returns the first of the next slot.
+  std::size_t make_codes(std::int64_t slot, std::size_t column) {
+    const Key* keys = keys_of(slot);
+    for (; column < forest_.columns.size() && forest_.columns[column].slot == slot; ++column) {
+      const CodeColumn& c = forest_.columns[column];
+      std::uint8_t* codes = codes_ + column * tile_rows;
+      const Key* table =
+          tables_of<C>(forest_).codes.data() + column * std::size_t{kernels::code_table_size};
+      QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
+      if (c.missing_right) QUERN_DISPATCH(tree_codes_missing_right<Key>(keys, rows_, codes));
+    }
+    return column;
+  }
+
+  void find_lanes(const PackedTree& tree, std::uint8_t* leaves) const {
+    const std::int64_t stride = tile_rows;
+    const kernels::LaneNode* nodes = forest_.lane_nodes.data() + tree.lane_begin;
+    const std::int64_t count = tree.lane_count;
+    QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes_, stride, nodes, count, rows_, leaves));
+  }
+
+  /// Adds the leaves of up to four trees in order, with one pass over the sums.
+  void add_leaves(const double* const* values, std::size_t trees, double* sums) const {
+    const std::uint8_t* at = leaves_.data();
+    if (trees == 4) {
+      const double* const v0 = values[0];
+      const double* const v1 = values[1];
+      const double* const v2 = values[2];
+      const double* const v3 = values[3];
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        double sum = sums[r] + v0[at[r]];
+        sum += v1[at[r + tile_rows]];
+        sum += v2[at[r + 2 * tile_rows]];
+        sums[r] = sum + v3[at[r + 3 * tile_rows]];
+      }
+      return;
+    }
+    for (std::size_t t = 0; t < trees; ++t, at += tile_rows) {
+      for (std::int64_t r = 0; r < rows_; ++r) sums[r] += values[t][at[r]];
+    }
+  }
+
+  void add_walked(const PackedTree& tree, double* sums) const {
+    if (tree.form == TreeForm::categories) {
+      const Tree& original = forest_.originals[static_cast<std::size_t>(tree.original)];
+      for (std::int64_t r = 0; r < rows_; ++r) sums[r] += original.node(follow(original, r)).value;
+      return;
+    }
+    walk_all(tree, [&](std::int64_t r, std::uint32_t at) { sums[r] += forest_.walk_values[at]; });
+  }
+
+  template <class Reached>
+  void walk_all(const PackedTree& tree, const Reached& reached) const {
+    const WalkNode<Key>* nodes = tables_of<C>(forest_).nodes.data();
+    std::int64_t r = 0;
+    for (; r + 8 <= rows_; r += 8) {
+      std::array<std::uint32_t, 8> at;
+      at.fill(tree.root);
+      walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t way) {
+        return keys_[std::int64_t{slot} * tile_rows + r + static_cast<std::int64_t>(way)];
+      });
+      for (std::size_t way = 0; way < 8; ++way) reached(r + static_cast<std::int64_t>(way), at[way]);
+    }
+    for (; r < rows_; ++r) {
+      std::array<std::uint32_t, 1> at = {tree.root};
+      walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t) {
+        return keys_[std::int64_t{slot} * tile_rows + r];
+      });
+      reached(r, at[0]);
+    }
+  }
+
+  std::int32_t follow(const Tree& tree, std::int64_t r) const {
+    return follow_tree<C>(forest_, tree, [this, r](std::int32_t slot) {
+      return keys_[std::int64_t{slot} * tile_rows + r];
+    });
+  }
+
+  const PackedForest& forest_;
+  std::int64_t rows_;
+  bool lanes_;     // codes are made, trees of the lane form use them
+  bool all_keys_;  // keys of all slots are kept, not only of the one in work
+  Key* keys_ = nullptr;
+  std::uint8_t* codes_ = nullptr;
+  alignas(64) std::array<std::uint8_t, 4 * tile_rows> leaves_;
+};
+
+inline void check_features(const char* function, std::int64_t expected, std::int64_t got) {
+  if (expected == got) return;
+  throw ShapeError(
+      error_text(function, "features", std::to_string(expected) + " columns", got));
+}
+
+template <class T>
+void check_source(const char* function, const MatrixView<const T>&) {
+  (void)function;
+}
+template <class T>
+void check_source(const char* function, const CsrView<T>& x) {
+  if (x.columns.size() != x.values.size())
+    throw ShapeError(error_text(function, "columns", std::to_string(x.values.size()) + " entries",
+                                x.columns.size()));
+}
+
+/// Checks shapes, then calls use(tile, first row, rows) for every tile, on several threads.
+template <class Use>
+void for_each_tile(const char* function, const PackedForest& forest, const FeatureView& features,
+                   std::int64_t out_rows, int threads, const Use& use) {
+  std::visit(
+      [&](const auto& x) {
+        using View = std::remove_cvref_t<decltype(x)>;
+        constexpr bool sparse = !requires { x.row_stride(); };
+        using Value = std::remove_cv_t<typename SourceValue<View>::type>;
+        const std::int64_t rows = rows_of(x);
+        check_features(function, forest.features, cols_of(x));
+        check_source(function, x);
+        if (out_rows != rows)
+          throw ShapeError(error_text(function, "out", std::to_string(rows) + " rows", out_rows));
+        with_compare_type<Value>(forest, [&](auto compare) {
+          const auto block = [&](std::int64_t b) {
+            const BlockRange range = block_range(rows, tile_rows, b);
+            const ScratchLease lease(*forest.scratch);
+            Tile<decltype(compare)> tile(forest, lease.scratch(), range.size(), sparse);
+            tile.load(x, range.begin);
+            use(tile, range.begin, range.size());
+          };
+          parallel_for(block_count(rows, tile_rows), block, threads);
+        });
+      },
+      features);
+}
+
+inline std::int64_t used_trees(const char* function, const PackedForest& forest,
+                               std::int64_t trees) {
+  if (trees < -1 || trees > forest.trees())
+    throw ValueError(error_text(function, "trees",
+                                "-1 (all) or 0.." + std::to_string(forest.trees()), trees));
+  return trees < 0 ? forest.trees() : trees;
+}
+
+}  // namespace detail
+
+/// out(r, k) = base of output k + sum of the leaves that row r reaches in the trees of output k.
+/// \p features: (rows, forest.features), NaN is missing; \p out: (rows, outputs), float or double,
+/// any strides. Throws ShapeError where shapes do not fit and ValueError for options out of range.
+template <class Out>
+void predict(const PackedForest& forest, const FeatureView& features, MatrixView<Out> out,
+             const PredictOptions& options = {}) {
+  static constexpr const char* function = "quern::tree::predict";
+  const std::int64_t trees = detail::used_trees(function, forest, options.trees);
+  if (out.cols() != forest.outputs())
+    throw ShapeError(error_text(function, "out", std::to_string(forest.outputs()) + " columns",
+                                out.cols()));
+  detail::for_each_tile(
+      function, forest, features, out.rows(), options.threads,
+      [&](auto& tile, std::int64_t first, std::int64_t rows) {
+        std::array<double, detail::tile_rows> sums;
+        for (std::int64_t k = 0; k < forest.outputs(); ++k) {
+          tile.sum(k, trees, sums.data());
+          for (std::int64_t r = 0; r < rows; ++r) {
+            out(first + r, k) = static_cast<Out>(sums[static_cast<std::size_t>(r)]);
+          }
+        }
+      });
+}
+
+/// out(r, t) = number of the leaf that row r reaches in tree t. \p out: (rows, options.trees or all).
+inline void predict_leaves(const PackedForest& forest, const FeatureView& features,
+                           MatrixView<std::int32_t> out, const PredictOptions& options = {}) {
+  static constexpr const char* function = "quern::tree::predict_leaves";
+  const std::int64_t trees = detail::used_trees(function, forest, options.trees);
+  if (out.cols() != trees)
+    throw ShapeError(
+        error_text(function, "out", std::to_string(trees) + " columns", out.cols()));
+  detail::for_each_tile(function, forest, features, out.rows(), options.threads,
+                        [&](auto& tile, std::int64_t first, std::int64_t) {
+                          for (const detail::PackedTree& tree : forest.packed) {
+                            if (tree.source >= trees) break;
+                            tile.leaves(tree, &out(first, tree.source), out.row_stride());
+                          }
+                        });
+}
+
+/// One row: the same bits as predict() with that row in a batch. \p row: (features), \p out:
+/// (outputs). Allocates nothing for up to 1024 features in use.
+template <class T, class Out>
+void predict_one(const PackedForest& forest, std::span<const T> row, std::span<Out> out,
+                 std::int64_t trees = -1) {
+  static constexpr const char* function = "quern::tree::predict_one";
+  const std::int64_t used = detail::used_trees(function, forest, trees);
+  detail::check_features(function, forest.features, static_cast<std::int64_t>(row.size()));
+  if (static_cast<std::int64_t>(out.size()) != forest.outputs())
+    throw ShapeError(error_text(function, "out", std::to_string(forest.outputs()) + " values",
+                                out.size()));
+  detail::with_compare_type<T>(forest, [&](auto compare) {
+    using C = decltype(compare);
+    constexpr std::size_t most = 1024;
+    const std::size_t slots = forest.slot_features.size();
+    if (slots <= most) {
+      std::array<KeyOf<C>, most> keys;
+      detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys.data(), used, out);
+    } else {
+      const detail::ScratchLease lease(*forest.scratch);
+      auto* keys =
+          reinterpret_cast<KeyOf<C>*>(lease.scratch().at_least(slots * sizeof(KeyOf<C>)));
+      detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys, used, out);
+    }
+  });
+}
+
+}  // namespace tree
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_PREDICT_HPP

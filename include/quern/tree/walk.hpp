@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Walking down packed trees: several walks side by side, so that their loads overlap.
+
+#ifndef QUERN_TREE_WALK_HPP
+#define QUERN_TREE_WALK_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/tree/dataset.hpp"
+#include "quern/tree/packed_forest.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree::detail {
+
+/// The scalar of a view of features.
+template <class View>
+struct SourceValue;
+template <class T>
+struct SourceValue<MatrixView<const T>> {
+  using type = T;
+};
+template <class T>
+struct SourceValue<CsrView<T>> {
+  using type = T;
+};
+
+/// Where one step leads; a leaf leads to itself.
+template <class Key>
+inline std::uint32_t walk_step(const WalkNode<Key>& n, Key key) noexcept {
+  return n.child + static_cast<std::uint32_t>(wrapping_sub(key, n.missing_right) >= n.threshold);
+}
+
+template <class Key, class KeyAt, std::size_t Ways, std::size_t... Way>
+inline std::uint32_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint32_t, Ways>& at,
+                                const KeyAt& key_at, std::index_sequence<Way...>) noexcept {
+  std::uint32_t moved = 0;
+  const auto step = [&](std::size_t way) {
+    const WalkNode<Key>& n = nodes[at[way]];
+    const std::uint32_t next = walk_step(n, key_at(n.slot, way));
+    moved |= next ^ at[way];
+    at[way] = next;
+  };
+  (step(Way), ...);
+  return moved;
+}
+
+/// Takes every walk from at[way] down to its leaf, at most \p depth steps. key_at(slot, way) is the
+/// key of that walk's row.
+template <class Key, class KeyAt, std::size_t Ways>
+inline void walk(const WalkNode<Key>* nodes, std::int32_t depth, std::array<std::uint32_t, Ways>& at,
+                 const KeyAt& key_at) noexcept {
+  constexpr auto ways = std::make_index_sequence<Ways>();
+  // A branch that stops early pays only in trees with some leaves much deeper than most.
+  constexpr std::int32_t unchecked = 8;
+  const std::int32_t first = (std::min)(depth, unchecked);
+  for (std::int32_t level = 0; level < first; ++level) walk_level(nodes, at, key_at, ways);
+  for (std::int32_t level = first; level < depth; ++level) {
+    if (walk_level(nodes, at, key_at, ways) == 0) return;
+  }
+}
+
+/// The leaf of a tree with categories. key_at(slot) is the row's key.
+template <class C, class KeyAt>
+std::int32_t follow_tree(const PackedForest& forest, const Tree& tree, const KeyAt& key_at) {
+  std::int32_t i = 0;
+  while (!tree.node(i).is_leaf()) {
+    const Node& n = tree.node(i);
+    const auto key = key_at(forest.feature_slots[static_cast<std::size_t>(n.feature)]);
+    const bool missing = key == kernels::missing_key<KeyOf<C>>;
+    i = tree.next(n, missing ? 0.0 : static_cast<double>(float_of_key<C>(key)), missing);
+  }
+  return i;
+}
+
+/// Sum of one output for one row, whose keys are in \p keys.
+template <class C>
+double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
+                  const KeyOf<C>* keys, std::int64_t output, std::int64_t trees) {
+  constexpr std::size_t ways = 8;
+  const std::vector<std::int32_t>& list = forest.by_output[static_cast<std::size_t>(output)];
+  double sum = forest.base[static_cast<std::size_t>(output)];
+  const auto packed = [&](std::size_t i) -> const PackedTree& {
+    return forest.packed[static_cast<std::size_t>(list[i])];
+  };
+  std::size_t i = 0;
+  while (i < list.size() && packed(i).source < trees) {
+    if (packed(i).form == TreeForm::categories) {
+      const Tree& tree = forest.originals[static_cast<std::size_t>(packed(i).original)];
+      const auto leaf = follow_tree<C>(forest, tree, [&](std::int32_t slot) { return keys[slot]; });
+      sum += tree.node(leaf).value;
+      ++i;
+      continue;
+    }
+    std::array<std::uint32_t, ways> at;
+    std::int32_t depth = 0;
+    std::size_t together = 0;
+    while (together < ways && i < list.size() && packed(i).source < trees &&
+           packed(i).form != TreeForm::categories) {
+      depth = (std::max)(depth, packed(i).depth);
+      at[together++] = packed(i++).root;
+    }
+    for (std::size_t way = together; way < ways; ++way) at[way] = at[0];
+    walk(tables.nodes.data(), depth, at,
+         [keys](std::uint32_t slot, std::size_t) { return keys[slot]; });
+    for (std::size_t way = 0; way < together; ++way) sum += forest.walk_values[at[way]];
+  }
+  return sum;
+}
+
+/// One row through all trees; \p keys has room for a key a slot.
+template <class C, class T, class Out>
+void sum_one(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables, const T* row,
+             KeyOf<C>* keys, std::int64_t trees, std::span<Out> out) {
+  for (std::size_t slot = 0; slot < forest.slot_features.size(); ++slot) {
+    keys[slot] = float_key(static_cast<C>(row[forest.slot_features[slot]]));
+  }
+  if (forest.slot_features.empty()) keys[0] = 0;  // leaves look at slot 0
+  for (std::size_t k = 0; k < out.size(); ++k) {
+    out[k] = static_cast<Out>(
+        sum_output<C>(forest, tables, keys, static_cast<std::int64_t>(k), trees));
+  }
+}
+
+}  // namespace tree::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_WALK_HPP
