@@ -151,7 +151,7 @@ class HistogramBuilder {
     }
     if (histogram.cells.size() != size) {
       histogram.cells = core::Buffer<std::int64_t>(size, fill);
-    } else if (fill == core::Fill::zeros) {
+    } else if (fill == core::Fill::zero) {
       std::fill_n(histogram.cells.data(), size, std::int64_t{0});
     }
     return histogram;
@@ -163,7 +163,7 @@ class HistogramBuilder {
       const std::int64_t rows = requests[r].rows.size;
       const bool whole = rows <= packed_rows;
       *requests[r].histogram =
-          allocate(words_for(gradients, rows), whole ? core::Fill::none : core::Fill::zeros);
+          allocate(words_for(gradients, rows), whole ? core::Fill::none : core::Fill::zero);
       for (std::size_t b = 0; b < data_->blocks.size(); ++b) {
         for (std::int64_t begin = 0; begin == 0 || begin < rows; begin += packed_rows)
           tasks.push_back({r, b, begin, (std::min)(rows, begin + packed_rows), whole});
