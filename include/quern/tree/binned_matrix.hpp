@@ -9,6 +9,7 @@
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -22,9 +23,10 @@ inline constexpr std::uint8_t missing_code = 0;
 /// Cut points of every feature. Value x of feature f has the code 1 + #{cuts c of f: c <= x}; the
 /// split "codes <= b go left" is the test x < cut(f, b).
 struct Cuts {
-  std::vector<std::int64_t> offsets = {0};  ///< (features + 1): cuts of f are [offsets[f], offsets[f+1])
-  std::vector<double> values;               ///< ascending within a feature, none is NaN
-  std::vector<std::uint8_t> has_missing;    ///< (features): a missing value was seen
+  std::vector<std::int64_t> offsets = {
+      0};                      ///< (features + 1): cuts of f are [offsets[f], offsets[f+1])
+  std::vector<double> values;  ///< ascending within a feature, none is NaN
+  std::vector<std::uint8_t> has_missing;  ///< (features): a missing value was seen
 
   [[nodiscard]] std::int32_t features() const noexcept {
     return static_cast<std::int32_t>(offsets.size()) - 1;
@@ -69,10 +71,11 @@ struct FeatureBlock {
 struct BinnedMatrix {
   std::int64_t rows = 0;
   Cuts cuts;
-  std::vector<FeatureBlock> blocks;      ///< every feature with at least two codes in use, once
-  core::Buffer<std::uint8_t> columns;    ///< (features, rows) codes; empty for very sparse input
-  std::vector<std::int32_t> block_of;    ///< (features): index into blocks, -1 for a constant column
+  std::vector<FeatureBlock> blocks;    ///< every feature with at least two codes in use, once
+  core::Buffer<std::uint8_t> columns;  ///< (features, rows) codes; empty for very sparse input
+  std::vector<std::int32_t> block_of;  ///< (features): index into blocks, -1 for a constant column
   std::vector<std::int32_t> place_in_block;  ///< (features): position in that block
+  std::vector<std::uint8_t> constant_codes;  ///< (features): the only code of a constant column
 
   [[nodiscard]] std::int32_t features() const noexcept { return cuts.features(); }
   /// Codes of column \p f, or null when columns are not kept.
@@ -80,6 +83,35 @@ struct BinnedMatrix {
     return columns.size() == 0 ? nullptr : columns.data() + static_cast<std::int64_t>(f) * rows;
   }
 };
+
+namespace detail {
+
+/// Code of feature \p place of \p block in \p row of a sparse block: its entry, or the default.
+inline std::uint8_t sparse_code(const FeatureBlock& block, std::int64_t row, std::int32_t place) {
+  const auto j = static_cast<std::size_t>(place);
+  const auto r = static_cast<std::size_t>(row);
+  const std::uint16_t* const begin = block.entries.data() + block.row_offsets[r];
+  const std::uint16_t* const end = block.entries.data() + block.row_offsets[r + 1];
+  const std::int32_t first = block.cell_offsets[j];
+  const std::uint16_t* const found = std::lower_bound(begin, end, first);
+  const bool stored = found != end && *found < block.cell_offsets[j + 1];
+  return stored ? static_cast<std::uint8_t>(*found - first) : block.default_codes[j];
+}
+
+}  // namespace detail
+
+/// Code of one value, from whatever layout holds it; \p row and \p feature are not checked. In a
+/// sparse block this searches the row's entries.
+[[nodiscard]] inline std::uint8_t code(const BinnedMatrix& m, std::int64_t row,
+                                       std::int32_t feature) {
+  if (const std::uint8_t* column = m.column(feature)) return column[row];
+  const auto f = static_cast<std::size_t>(feature);
+  if (m.block_of[f] < 0) return m.constant_codes[f];
+  const FeatureBlock& block = m.blocks[static_cast<std::size_t>(m.block_of[f])];
+  const std::int32_t place = m.place_in_block[f];
+  if (block.layout == BlockLayout::sparse) return detail::sparse_code(block, row, place);
+  return block.codes[static_cast<std::size_t>(row * block.stride + place)];
+}
 
 }  // namespace tree
 QUERN_NAMESPACE_END

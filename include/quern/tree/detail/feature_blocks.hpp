@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Which features share a block, in which layout, and filling the blocks from columns of codes.
+
+#ifndef QUERN_TREE_DETAIL_FEATURE_BLOCKS_HPP
+#define QUERN_TREE_DETAIL_FEATURE_BLOCKS_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/tree/binned_matrix.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree::detail {
+
+/// What it costs to add a row to a histogram, in units of one dense cell. A sparse entry is longer
+/// and its loop ends unpredictably; a sparse block costs a little for every row, entries or not.
+struct BlockCosts {
+  static constexpr double sparse_entry = 1.7;
+  static constexpr double sparse_row = 8;
+};
+
+/// Most features of a dense block: 64 histograms of 256 cells of 8 bytes are 128 KiB.
+inline constexpr std::int32_t dense_block_features = 64;
+/// Most cells of a sparse block: 256 KiB of histogram, and cell numbers fit 16 bits.
+inline constexpr std::int32_t sparse_block_cells = 32768;
+/// Rows of a task that fills blocks.
+inline constexpr std::int64_t block_rows = 4096;
+
+/// How the codes of one column are distributed.
+struct ColumnProfile {
+  bool constant = false;
+  std::uint8_t default_code = missing_code;  ///< the most frequent one, or the only one
+  double density = 1;                        ///< share of rows with another code (estimated)
+};
+
+inline std::int32_t block_cells(const Cuts& cuts, std::int32_t feature) {
+  return cuts.bins(feature) + 1;
+}
+
+/// Bytes of a row of a dense block: rows do not straddle cache lines more than they must.
+inline std::int32_t dense_stride(std::int32_t features) {
+  if (features <= 8) return 8;
+  if (features <= 16) return 16;
+  return (std::max)(32, (features + 7) / 8 * 8);
+}
+
+inline FeatureBlock make_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
+                               BlockLayout layout, std::vector<std::int32_t> features) {
+  FeatureBlock block;
+  block.layout = layout;
+  block.cell_offsets.push_back(0);
+  for (const std::int32_t f : features) {
+    block.cell_offsets.push_back(block.cell_offsets.back() + block_cells(cuts, f));
+    if (layout == BlockLayout::sparse)
+      block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
+  }
+  block.features = std::move(features);
+  if (layout == BlockLayout::dense) block.stride = dense_stride(block.size());
+  return block;
+}
+
+/// Cuts a list of features into sparse blocks, in order.
+inline std::vector<std::vector<std::int32_t>> split_by_cells(
+    const Cuts& cuts, const std::vector<std::int32_t>& features) {
+  std::vector<std::vector<std::int32_t>> groups;
+  std::int32_t cells = sparse_block_cells;
+  for (const std::int32_t f : features) {
+    if (cells + block_cells(cuts, f) > sparse_block_cells) {
+      groups.emplace_back();
+      cells = 0;
+    }
+    groups.back().push_back(f);
+    cells += block_cells(cuts, f);
+  }
+  return groups;
+}
+
+/// Chooses the blocks of all columns that are not constant; their codes are filled in later.
+inline std::vector<FeatureBlock> plan_blocks(const Cuts& cuts,
+                                             const std::vector<ColumnProfile>& profiles) {
+  const auto density = [&](std::int32_t f) {
+    return profiles[static_cast<std::size_t>(f)].density;
+  };
+  std::vector<std::int32_t> dense, sparse;
+  double saved = 0;
+  for (std::int32_t f = 0; f < cuts.features(); ++f) {
+    if (profiles[static_cast<std::size_t>(f)].constant) continue;
+    const double gain = 1 - BlockCosts::sparse_entry * density(f);
+    (gain > 0 ? sparse : dense).push_back(f);
+    saved += (std::max)(gain, 0.0);
+  }
+  auto groups = split_by_cells(cuts, sparse);
+  if (saved < BlockCosts::sparse_row * static_cast<double>(groups.size())) {
+    groups.clear();
+    dense.insert(dense.end(), sparse.begin(), sparse.end());
+    std::sort(dense.begin(), dense.end());
+  }
+  std::vector<FeatureBlock> blocks;
+  const auto total = static_cast<std::int32_t>(dense.size());
+  const std::int32_t count = (total + dense_block_features - 1) / dense_block_features;
+  if (count > 1)
+    std::stable_sort(dense.begin(), dense.end(),
+                     [&](std::int32_t a, std::int32_t b) { return density(a) > density(b); });
+  for (std::int32_t b = 0; b < count; ++b) {
+    const auto from = dense.begin() + static_cast<std::int64_t>(total) * b / count;
+    const auto to = dense.begin() + static_cast<std::int64_t>(total) * (b + 1) / count;
+    std::vector<std::int32_t> features(from, to);
+    std::sort(features.begin(), features.end());
+    blocks.push_back(make_block(cuts, profiles, BlockLayout::dense, std::move(features)));
+  }
+  for (auto& group : groups)
+    blocks.push_back(make_block(cuts, profiles, BlockLayout::sparse, std::move(group)));
+  return blocks;
+}
+
+/// Profile of a column of codes. Whether it is constant is exact; the most frequent code and its
+/// share are those of up to 16,384 rows spread over the column, the same for any thread count.
+inline ColumnProfile profile_column(const std::uint8_t* codes, std::int64_t rows) {
+  ColumnProfile profile;
+  profile.constant =
+      rows < 2 || std::memcmp(codes, codes + 1, static_cast<std::size_t>(rows - 1)) == 0;
+  if (profile.constant) {
+    profile.default_code = rows > 0 ? codes[0] : missing_code;
+    profile.density = 0;
+    return profile;
+  }
+  constexpr std::int64_t run = 128, runs = 128;
+  std::array<std::int32_t, 256> counts{};
+  const std::int64_t step = (std::max)(run, rows / runs);
+  std::int64_t seen = 0;
+  for (std::int64_t begin = 0; begin < rows; begin += step) {
+    const std::int64_t end = (std::min)(begin + run, rows);
+    for (std::int64_t r = begin; r < end; ++r) ++counts[codes[r]];
+    seen += end - begin;
+  }
+  const auto most = std::max_element(counts.begin(), counts.end());
+  profile.default_code = static_cast<std::uint8_t>(most - counts.begin());
+  profile.density = 1 - static_cast<double>(*most) / static_cast<double>(seen);
+  return profile;
+}
+
+/// Transposes 8 x 8 bytes: byte i of word j goes to byte j of word i.
+inline void transpose_bytes(std::uint64_t* x) {
+  const auto swap = [&](std::size_t a, std::size_t b, int shift, std::uint64_t low) {
+    const std::uint64_t moved = ((x[a] >> shift) ^ x[b]) & low;
+    x[b] ^= moved;
+    x[a] ^= moved << shift;
+  };
+  for (const std::size_t i : {0u, 1u, 2u, 3u}) swap(i, i + 4, 32, 0x00000000ffffffffu);
+  for (const std::size_t i : {0u, 1u, 4u, 5u}) swap(i, i + 2, 16, 0x0000ffff0000ffffu);
+  for (const std::size_t i : {0u, 2u, 4u, 6u}) swap(i, i + 1, 8, 0x00ff00ff00ff00ffu);
+}
+
+/// Writes \p rows of a dense block from columns of codes, padding with 0.
+inline void fill_dense_rows(const BinnedMatrix& m, FeatureBlock& block, BlockRange rows) {
+  const std::int32_t size = block.size();
+  for (std::int32_t j = 0; j < block.stride; j += 8) {
+    std::int64_t r = rows.begin;
+    for (; r + 8 <= rows.end; r += 8) {
+      std::uint64_t words[8] = {};
+      for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
+        std::memcpy(&words[k], m.column(block.features[static_cast<std::size_t>(j + k)]) + r, 8);
+      transpose_bytes(words);
+      for (std::int64_t i = 0; i < 8; ++i)
+        std::memcpy(block.codes.data() + (r + i) * block.stride + j, &words[i], 8);
+    }
+    for (; r < rows.end; ++r) {
+      std::uint8_t* const to = block.codes.data() + r * block.stride + j;
+      std::memset(to, 0, 8);
+      for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
+        to[k] = m.column(block.features[static_cast<std::size_t>(j + k)])[r];
+    }
+  }
+}
+
+/// Calls fn(row, code) for each row of a column whose code is not \p skipped, in order.
+template <class F>
+void for_each_other(const std::uint8_t* codes, BlockRange rows, std::uint8_t skipped, F&& fn) {
+  const std::uint64_t pattern = skipped * std::uint64_t{0x0101010101010101u};
+  std::int64_t r = rows.begin;
+  for (; r + 8 <= rows.end; r += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, codes + r, 8);
+    if (word == pattern) continue;
+    for (std::int64_t i = r; i < r + 8; ++i)
+      if (codes[i] != skipped) fn(i, codes[i]);
+  }
+  for (; r < rows.end; ++r)
+    if (codes[r] != skipped) fn(r, codes[r]);
+}
+
+/// Running sums of the lengths that stand at row_offsets[1 .. rows], and room for the entries.
+inline void sum_row_lengths(FeatureBlock& block, std::int64_t rows) {
+  block.row_offsets[0] = 0;
+  for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r)
+    block.row_offsets[r + 1] += block.row_offsets[r];
+  block.entries.reset(static_cast<std::size_t>(block.row_offsets[static_cast<std::size_t>(rows)]));
+}
+
+/// Fills a sparse block from columns of codes.
+inline void fill_sparse_block(const BinnedMatrix& m, FeatureBlock& block, int threads) {
+  const std::int64_t tasks = block_count(m.rows, block_rows);
+  block.row_offsets.reset(static_cast<std::size_t>(m.rows) + 1, core::Fill::zero);
+  const auto for_each_entry = [&](BlockRange rows, auto&& fn) {
+    for (std::size_t j = 0; j < block.features.size(); ++j)
+      for_each_other(
+          m.column(block.features[j]), rows, block.default_codes[j],
+          [&](std::int64_t r, std::uint8_t code) { fn(r, block.cell_offsets[j] + code); });
+  };
+  parallel_for(
+      tasks,
+      [&](std::int64_t task) {
+        std::int64_t* const lengths = block.row_offsets.data() + 1;
+        for_each_entry(block_range(m.rows, block_rows, task),
+                       [&](std::int64_t r, std::int32_t) { ++lengths[r]; });
+      },
+      threads);
+  sum_row_lengths(block, m.rows);
+  parallel_for(
+      tasks,
+      [&](std::int64_t task) {
+        const BlockRange rows = block_range(m.rows, block_rows, task);
+        std::array<std::int64_t, block_rows> next;
+        for (std::int64_t r = rows.begin; r < rows.end; ++r)
+          next[static_cast<std::size_t>(r - rows.begin)] =
+              block.row_offsets[static_cast<std::size_t>(r)];
+        for_each_entry(rows, [&](std::int64_t r, std::int32_t cell) {
+          std::int64_t& at = next[static_cast<std::size_t>(r - rows.begin)];
+          block.entries[static_cast<std::size_t>(at++)] = static_cast<std::uint16_t>(cell);
+        });
+      },
+      threads);
+}
+
+inline void fill_block(const BinnedMatrix& m, FeatureBlock& block, int threads) {
+  if (block.layout == BlockLayout::sparse) return fill_sparse_block(m, block, threads);
+  block.codes.reset(static_cast<std::size_t>(m.rows * block.stride));
+  parallel_for(
+      block_count(m.rows, block_rows),
+      [&](std::int64_t task) { fill_dense_rows(m, block, block_range(m.rows, block_rows, task)); },
+      threads);
+}
+
+/// Records where each feature went.
+inline void index_blocks(BinnedMatrix& m, const std::vector<ColumnProfile>& profiles) {
+  const auto features = static_cast<std::size_t>(m.features());
+  m.block_of.assign(features, -1);
+  m.place_in_block.assign(features, 0);
+  m.constant_codes.assign(features, missing_code);
+  for (std::size_t f = 0; f < features; ++f)
+    if (profiles[f].constant) m.constant_codes[f] = profiles[f].default_code;
+  for (std::size_t b = 0; b < m.blocks.size(); ++b)
+    for (std::size_t j = 0; j < m.blocks[b].features.size(); ++j) {
+      const auto f = static_cast<std::size_t>(m.blocks[b].features[j]);
+      m.block_of[f] = static_cast<std::int32_t>(b);
+      m.place_in_block[f] = static_cast<std::int32_t>(j);
+    }
+}
+
+/// Plans and fills all blocks from m.columns.
+inline void build_blocks(BinnedMatrix& m, bool fill, int threads) {
+  std::vector<ColumnProfile> profiles(static_cast<std::size_t>(m.features()));
+  parallel_for(
+      m.features(),
+      [&](std::int64_t f) {
+        profiles[static_cast<std::size_t>(f)] =
+            profile_column(m.columns.data() + f * m.rows, m.rows);
+      },
+      threads);
+  if (fill) m.blocks = plan_blocks(m.cuts, profiles);
+  index_blocks(m, profiles);
+  for (FeatureBlock& block : m.blocks) fill_block(m, block, threads);
+}
+
+}  // namespace tree::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_DETAIL_FEATURE_BLOCKS_HPP
