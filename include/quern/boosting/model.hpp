@@ -6,11 +6,16 @@
 #ifndef QUERN_BOOSTING_MODEL_HPP
 #define QUERN_BOOSTING_MODEL_HPP
 
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/tree.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -43,9 +48,55 @@ struct Model {
   }
   /// Rounds that prediction uses: up to the best one where early stopping chose it.
   [[nodiscard]] std::int64_t used_rounds() const noexcept {
-    return best_round >= 0 ? best_round + 1 : rounds();
+    return best_round >= 0 ? (std::min)(best_round + 1, rounds()) : rounds();
   }
+
+  /// Throws ParseError, naming \p where and the place, unless the parts fit each other: lengths,
+  /// whole rounds, outputs and best round in range, finite numbers, and every tree is a tree.
+  void check(const std::string& where) const;
 };
+
+namespace detail {
+
+inline void expect_size(const std::string& where, const char* field, std::size_t expected,
+                        std::size_t got, bool may_be_empty) {
+  if (got == expected || (may_be_empty && got == 0)) return;
+  throw ParseError(error_text(where, field, std::to_string(expected) + " entries", got));
+}
+
+}  // namespace detail
+
+inline void Model::check(const std::string& where) const {
+  const auto fail = [&](const char* field, const std::string& expected, auto got) {
+    throw ParseError(error_text(where, field, expected, got));
+  };
+  if (outputs < 1) fail("outputs", "at least 1", outputs);
+  if (parallel_trees < 1) fail("parallel_trees", "at least 1", parallel_trees);
+  if (features < 0 || features > (std::numeric_limits<std::int32_t>::max)())
+    fail("features", "0..2^31-1", features);
+  const auto columns = static_cast<std::size_t>(features);
+  detail::expect_size(where, "base_margin", static_cast<std::size_t>(outputs), base_margin.size(),
+                      false);
+  detail::expect_size(where, "tree_outputs", trees.size(), tree_outputs.size(), false);
+  detail::expect_size(where, "tree_weights", trees.size(), tree_weights.size(), true);
+  detail::expect_size(where, "feature_names", columns, feature_names.size(), true);
+  detail::expect_size(where, "feature_kinds", columns, feature_kinds.size(), true);
+  detail::expect_size(where, "categories", columns, categories.size(), true);
+  for (double b : base_margin)
+    if (!is_finite_bits(b)) fail("base_margin", "finite numbers", b);
+  for (double w : tree_weights)
+    if (!is_finite_bits(w)) fail("tree_weights", "finite numbers", w);
+  if (static_cast<std::int64_t>(trees.size()) % trees_per_round() != 0)
+    fail("trees", "whole rounds of " + std::to_string(trees_per_round()), trees.size());
+  if (best_round < -1 || best_round >= (std::max)(rounds(), std::int64_t{1}))
+    fail("best_round", "-1 or a round of the model", best_round);
+  for (std::size_t t = 0; t < trees.size(); ++t) {
+    const std::string here = where + ", tree " + std::to_string(t);
+    trees[t].check(features, here);
+    if (tree_outputs[t] < 0 || tree_outputs[t] + std::int64_t{trees[t].outputs} > outputs)
+      throw ParseError(error_text(here, "output", "an output of the model", tree_outputs[t]));
+  }
+}
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

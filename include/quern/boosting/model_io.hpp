@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Models in quern's own archive: every bit comes back.
+
+#ifndef QUERN_BOOSTING_MODEL_IO_HPP
+#define QUERN_BOOSTING_MODEL_IO_HPP
+
+#include "quern/boosting/model.hpp"
+#include "quern/core/archive.hpp"
+#include "quern/core/config.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace boosting {
+
+inline constexpr const char* model_archive_kind = "boosting.model";
+inline constexpr std::uint32_t model_archive_version = 1;
+
+namespace detail {
+
+/// One member of every node of every tree, in order.
+template <class T, class Member>
+void write_nodes(ArchiveWriter& out, const char* name, const Model& model, Member tree::Node::*m) {
+  std::vector<T> values;
+  for (const tree::Tree& tree : model.trees) {
+    for (const tree::Node& n : tree.nodes) values.push_back(static_cast<T>(n.*m));
+  }
+  out.array<T>(name, values);
+}
+
+template <class T, class Member>
+void read_nodes(const ArchiveReader& in, const char* name, Model& model, std::size_t total,
+                Member tree::Node::*m) {
+  const std::vector<T> values = in.array<T>(name, total);
+  std::size_t i = 0;
+  for (tree::Tree& tree : model.trees) {
+    for (tree::Node& n : tree.nodes) n.*m = static_cast<Member>(values[i++]);
+  }
+}
+
+/// One vector of every tree: its length in `<name>_sizes`, and all of them in `<name>`.
+template <class T>
+void write_lists(ArchiveWriter& out, const std::string& name, const Model& model,
+                 std::vector<T> tree::Tree::*m) {
+  std::vector<std::uint64_t> sizes;
+  std::vector<T> all;
+  for (const tree::Tree& tree : model.trees) {
+    sizes.push_back((tree.*m).size());
+    all.insert(all.end(), (tree.*m).begin(), (tree.*m).end());
+  }
+  out.array<std::uint64_t>(name + "_sizes", sizes);
+  out.array<T>(name, all);
+}
+
+/// ParseError unless the lengths add up to exactly what is there.
+inline void expect_sum(const ArchiveReader& in, const std::string& name,
+                       const std::vector<std::uint64_t>& sizes, std::uint64_t total) {
+  std::uint64_t left = total;
+  for (std::uint64_t size : sizes) {
+    if (size > left) in.fail_section(name, "lengths up to the end", std::to_string(size));
+    left -= size;
+  }
+  if (left != 0) in.fail_section(name, "lengths that add up", std::to_string(left) + " too few");
+}
+
+template <class T>
+void read_lists(const ArchiveReader& in, const std::string& name, Model& model,
+                std::vector<T> tree::Tree::*m) {
+  const auto sizes = in.array<std::uint64_t>(name + "_sizes", model.trees.size());
+  const auto all = in.array<T>(name);
+  expect_sum(in, name + "_sizes", sizes, all.size());
+  auto at = all.begin();
+  for (std::size_t t = 0; t < model.trees.size(); ++t) {
+    const auto end = at + static_cast<std::ptrdiff_t>(sizes[t]);
+    (model.trees[t].*m).assign(at, end);
+    at = end;
+  }
+}
+
+inline void write_trees(ArchiveWriter& out, const Model& model) {
+  std::vector<std::uint64_t> sizes;
+  std::vector<std::int32_t> outputs;
+  for (const tree::Tree& tree : model.trees) {
+    sizes.push_back(tree.nodes.size());
+    outputs.push_back(tree.outputs);
+  }
+  out.array<std::uint64_t>("node_sizes", sizes);
+  out.array<std::int32_t>("leaf_outputs", outputs);
+  using tree::Node;
+  write_nodes<std::int32_t>(out, "left", model, &Node::left);
+  write_nodes<std::int32_t>(out, "right", model, &Node::right);
+  write_nodes<std::int32_t>(out, "parent", model, &Node::parent);
+  write_nodes<std::int32_t>(out, "feature", model, &Node::feature);
+  write_nodes<double>(out, "threshold", model, &Node::threshold);
+  write_nodes<double>(out, "value", model, &Node::value);
+  write_nodes<double>(out, "gain", model, &Node::gain);
+  write_nodes<double>(out, "cover", model, &Node::cover);
+  write_nodes<std::uint8_t>(out, "default_left", model, &Node::default_left);
+  write_nodes<std::uint8_t>(out, "kind", model, &Node::kind);
+  write_nodes<std::uint32_t>(out, "category_begin", model, &Node::category_begin);
+  write_nodes<std::uint32_t>(out, "category_count", model, &Node::category_count);
+  write_lists(out, "category_words", model, &tree::Tree::category_words);
+  write_lists(out, "vector_values", model, &tree::Tree::vector_values);
+}
+
+inline void expect_bytes_below(const ArchiveReader& in, const char* name, unsigned limit) {
+  for (std::uint8_t b : in.array<std::uint8_t>(name)) {
+    if (b >= limit)
+      in.fail_section(name, "values below " + std::to_string(limit), std::to_string(b));
+  }
+}
+
+inline void read_trees(const ArchiveReader& in, Model& model) {
+  const auto sizes = in.array<std::uint64_t>("node_sizes");
+  const auto outputs = in.array<std::int32_t>("leaf_outputs", sizes.size());
+  const std::size_t total = in.count("left");
+  expect_sum(in, "node_sizes", sizes, total);
+  expect_bytes_below(in, "default_left", 2);
+  expect_bytes_below(in, "kind", 2);
+  model.trees.resize(sizes.size());
+  for (std::size_t t = 0; t < sizes.size(); ++t) {
+    if (sizes[t] > static_cast<std::uint64_t>((std::numeric_limits<std::int32_t>::max)()))
+      in.fail_section("node_sizes", "at most 2^31 - 1 nodes a tree", std::to_string(sizes[t]));
+    model.trees[t].nodes.resize(static_cast<std::size_t>(sizes[t]));
+    model.trees[t].outputs = outputs[t];
+  }
+  using tree::Node;
+  read_nodes<std::int32_t>(in, "left", model, total, &Node::left);
+  read_nodes<std::int32_t>(in, "right", model, total, &Node::right);
+  read_nodes<std::int32_t>(in, "parent", model, total, &Node::parent);
+  read_nodes<std::int32_t>(in, "feature", model, total, &Node::feature);
+  read_nodes<double>(in, "threshold", model, total, &Node::threshold);
+  read_nodes<double>(in, "value", model, total, &Node::value);
+  read_nodes<double>(in, "gain", model, total, &Node::gain);
+  read_nodes<double>(in, "cover", model, total, &Node::cover);
+  read_nodes<std::uint8_t>(in, "default_left", model, total, &Node::default_left);
+  read_nodes<std::uint8_t>(in, "kind", model, total, &Node::kind);
+  read_nodes<std::uint32_t>(in, "category_begin", model, total, &Node::category_begin);
+  read_nodes<std::uint32_t>(in, "category_count", model, total, &Node::category_count);
+  read_lists(in, "category_words", model, &tree::Tree::category_words);
+  read_lists(in, "vector_values", model, &tree::Tree::vector_values);
+}
+
+inline void write_features(ArchiveWriter& out, const Model& model) {
+  out.texts("feature_names", model.feature_names);
+  std::vector<std::uint8_t> kinds;
+  for (tree::FeatureKind kind : model.feature_kinds) kinds.push_back(static_cast<std::uint8_t>(kind));
+  out.array<std::uint8_t>("feature_kinds", kinds);
+  std::vector<std::uint64_t> sizes;
+  std::vector<std::string> all;
+  for (const std::vector<std::string>& texts : model.categories) {
+    sizes.push_back(texts.size());
+    all.insert(all.end(), texts.begin(), texts.end());
+  }
+  out.array<std::uint64_t>("category_sizes", sizes);
+  out.texts("categories", all);
+}
+
+inline void read_features(const ArchiveReader& in, Model& model) {
+  model.feature_names = in.texts("feature_names");
+  expect_bytes_below(in, "feature_kinds", 2);
+  for (std::uint8_t kind : in.array<std::uint8_t>("feature_kinds")) {
+    model.feature_kinds.push_back(static_cast<tree::FeatureKind>(kind));
+  }
+  const auto sizes = in.array<std::uint64_t>("category_sizes");
+  const std::vector<std::string> all = in.texts("categories");
+  expect_sum(in, "category_sizes", sizes, all.size());
+  auto at = all.begin();
+  for (std::uint64_t size : sizes) {
+    const auto end = at + static_cast<std::ptrdiff_t>(size);
+    model.categories.emplace_back(at, end);
+    at = end;
+  }
+}
+
+}  // namespace detail
+
+/// Adds a model's sections to an archive.
+inline void write_model(ArchiveWriter& out, const Model& model) {
+  out.text("objective", model.objective);
+  out.scalar<std::int32_t>("outputs", model.outputs);
+  out.array<double>("base_margin", model.base_margin);
+  out.array<std::int32_t>("tree_outputs", model.tree_outputs);
+  out.array<double>("tree_weights", model.tree_weights);
+  out.scalar<std::int32_t>("parallel_trees", model.parallel_trees);
+  out.scalar<std::int64_t>("best_round", model.best_round);
+  out.scalar<std::int64_t>("features", model.features);
+  out.scalar<std::uint8_t>("input_type", static_cast<std::uint8_t>(model.input_type));
+  detail::write_features(out, model);
+  detail::write_trees(out, model);
+}
+
+/// A model from an archive's sections; ParseError where they do not make one.
+[[nodiscard]] inline Model read_model(const ArchiveReader& in, const std::string& source) {
+  Model model;
+  model.objective = in.text("objective");
+  model.outputs = in.scalar<std::int32_t>("outputs");
+  model.base_margin = in.array<double>("base_margin");
+  model.tree_outputs = in.array<std::int32_t>("tree_outputs");
+  model.tree_weights = in.array<double>("tree_weights");
+  model.parallel_trees = in.scalar<std::int32_t>("parallel_trees");
+  model.best_round = in.scalar<std::int64_t>("best_round");
+  model.features = in.scalar<std::int64_t>("features");
+  detail::expect_bytes_below(in, "input_type", 2);
+  model.input_type = static_cast<InputType>(in.scalar<std::uint8_t>("input_type"));
+  detail::read_features(in, model);
+  detail::read_trees(in, model);
+  model.check(source);
+  return model;
+}
+
+/// The model as the bytes of an archive.
+[[nodiscard]] inline std::vector<std::byte> model_to_bytes(const Model& model) {
+  ArchiveWriter out(model_archive_kind, model_archive_version);
+  write_model(out, model);
+  return out.bytes();
+}
+
+/// ParseError, naming \p source and the byte, unless these are the bytes of a whole, sound model.
+[[nodiscard]] inline Model model_from_bytes(std::span<const std::byte> bytes,
+                                            const std::string& source = "archive") {
+  const ArchiveReader in(bytes, source);
+  in.expect(model_archive_kind, model_archive_version);
+  return read_model(in, source);
+}
+
+/// Saves in quern's own format. An existing file is replaced only by a complete one; IoError.
+inline void save_model(const Model& model, const std::string& path) {
+  ArchiveWriter out(model_archive_kind, model_archive_version);
+  write_model(out, model);
+  out.save(path);
+}
+
+/// Loads what save_model() wrote, to the bit. IoError when it cannot be read, ParseError else.
+[[nodiscard]] inline Model load_model(const std::string& path) {
+  const ArchiveReader in = ArchiveReader::load(path);
+  in.expect(model_archive_kind, model_archive_version);
+  return read_model(in, path);
+}
+
+}  // namespace boosting
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_BOOSTING_MODEL_IO_HPP
