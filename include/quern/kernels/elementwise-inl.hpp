@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Functions of every element of an array: named functions of functors.hpp, y += a x, y = a x.
+///
+/// Arrays are contiguous, of any length and alignment. Output may be the input itself (the same
+/// pointer), but must not overlap it otherwise. Each element's result depends on that element
+/// alone, not on its place: the remainder takes the same instructions as the rest.
+///
+/// Four vectors a round: a polynomial is one long chain (exp: 11 dependent operations of 4 cycles,
+/// 22 in all), so that about seven vectors must be under way to keep two FMA ports busy. Four
+/// written side by side, and the next round of them within reach of out-of-order execution.
+
+#if defined(QUERN_KERNELS_ELEMENTWISE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_KERNELS_ELEMENTWISE_INL_HPP
+#undef QUERN_KERNELS_ELEMENTWISE_INL_HPP
+#else
+#define QUERN_KERNELS_ELEMENTWISE_INL_HPP
+#endif
+
+#include "quern/core/config.hpp"
+#include "quern/kernels/functors.hpp"
+#include "quern/kernels/math-inl.hpp"
+#include "quern/kernels/partial-inl.hpp"
+
+#include "hwy/highway.h"
+
+#include <cstddef>
+
+HWY_BEFORE_NAMESPACE();
+QUERN_NAMESPACE_BEGIN
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// y[i] = f(x[i]) for i < n. In place where x == y.
+template <class F, class T>
+void transform(const F& f, const T* x, std::size_t n, T* y) {
+  using Function = Vectorized<F>;
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  const F local = f;  // in registers: y might overlap f for all that the compiler knows
+  std::size_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    const auto x0 = hn::LoadU(d, x + i);
+    const auto x1 = hn::LoadU(d, x + i + lanes);
+    const auto x2 = hn::LoadU(d, x + i + 2 * lanes);
+    const auto x3 = hn::LoadU(d, x + i + 3 * lanes);
+    hn::StoreU(Function::apply(local, d, x0), d, y + i);
+    hn::StoreU(Function::apply(local, d, x1), d, y + i + lanes);
+    hn::StoreU(Function::apply(local, d, x2), d, y + i + 2 * lanes);
+    hn::StoreU(Function::apply(local, d, x3), d, y + i + 3 * lanes);
+  }
+  for (; i + lanes <= n; i += lanes) {
+    hn::StoreU(Function::apply(local, d, hn::LoadU(d, x + i)), d, y + i);
+  }
+  if (i < n) {
+    const auto rest = load_partial(d, x + i, n - i);
+    store_partial(Function::apply(local, d, rest), d, y + i, n - i);
+  }
+}
+
+/// y[i] = alpha x[i] + y[i] for i < n, fused where the level has fused multiply-add.
+template <class T>
+void axpy(T alpha, const T* x, std::size_t n, T* y) {
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  const auto a = hn::Set(d, alpha);
+  std::size_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    const auto y0 = hn::MulAdd(a, hn::LoadU(d, x + i), hn::LoadU(d, y + i));
+    const auto y1 = hn::MulAdd(a, hn::LoadU(d, x + i + lanes), hn::LoadU(d, y + i + lanes));
+    const auto y2 = hn::MulAdd(a, hn::LoadU(d, x + i + 2 * lanes), hn::LoadU(d, y + i + 2 * lanes));
+    const auto y3 = hn::MulAdd(a, hn::LoadU(d, x + i + 3 * lanes), hn::LoadU(d, y + i + 3 * lanes));
+    hn::StoreU(y0, d, y + i);
+    hn::StoreU(y1, d, y + i + lanes);
+    hn::StoreU(y2, d, y + i + 2 * lanes);
+    hn::StoreU(y3, d, y + i + 3 * lanes);
+  }
+  for (; i + lanes <= n; i += lanes) {
+    hn::StoreU(hn::MulAdd(a, hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
+  }
+  if (i < n) {
+    const auto rest = load_partial(d, x + i, n - i);
+    store_partial(hn::MulAdd(a, rest, load_partial(d, y + i, n - i)), d, y + i, n - i);
+  }
+}
+
+/// y[i] = alpha x[i] for i < n. In place where x == y.
+template <class T>
+void scale(T alpha, const T* x, std::size_t n, T* y) {
+  transform(kernels::Scale<T>{alpha}, x, n, y);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+QUERN_NAMESPACE_END
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_KERNELS_ELEMENTWISE_INL_HPP
