@@ -43,7 +43,7 @@ struct PredictOptions {
 namespace detail {
 
 /// Rows that are taken through all trees together: their codes stay in the cache.
-inline constexpr std::int64_t tile_rows = 256;
+inline constexpr std::int64_t predict_tile_rows = 256;
 /// Below this many rows walking beats visiting all nodes with mostly empty vectors.
 inline constexpr std::int64_t fewest_lane_rows = 16;
 
@@ -77,8 +77,8 @@ class Tile {
         lanes_(rows >= fewest_lane_rows && !forest.columns.empty()),
         all_keys_(sparse || !lanes_ || forest.any_walk) {
     const std::int64_t slots = all_keys_ ? (std::max)(forest.slots(), std::int64_t{1}) : 1;
-    const auto key_bytes = static_cast<std::size_t>(slots * tile_rows) * sizeof(Key);
-    const std::size_t code_bytes = forest.columns.size() * static_cast<std::size_t>(tile_rows);
+    const auto key_bytes = static_cast<std::size_t>(slots * predict_tile_rows) * sizeof(Key);
+    const std::size_t code_bytes = forest.columns.size() * static_cast<std::size_t>(predict_tile_rows);
     std::byte* memory = scratch.at_least(key_bytes + code_bytes);
     keys_ = reinterpret_cast<Key*>(memory);
     codes_ = reinterpret_cast<std::uint8_t*>(memory + key_bytes);
@@ -103,7 +103,7 @@ class Tile {
   /// Rows from `first` on of a sparse matrix; ShapeError where it is not one.
   template <class T>
   void load(const CsrView<T>& x, std::int64_t first) {
-    std::fill_n(keys_, forest_.slots() * tile_rows, kernels::missing_key<Key>);
+    std::fill_n(keys_, forest_.slots() * predict_tile_rows, kernels::missing_key<Key>);
     for (std::int64_t r = 0; r < rows_; ++r) {
       const std::int64_t begin = x.row_offsets[static_cast<std::size_t>(first + r)];
       const std::int64_t end = x.row_offsets[static_cast<std::size_t>(first + r) + 1];
@@ -114,7 +114,7 @@ class Tile {
         if (column < 0 || column >= x.cols) bad_csr("columns", "a column of the matrix", column);
         const std::int32_t slot = forest_.feature_slots[static_cast<std::size_t>(column)];
         if (slot < 0) continue;
-        keys_[slot * tile_rows + r] = float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
+        keys_[slot * predict_tile_rows + r] = float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
       }
     }
     if (!lanes_) return;
@@ -131,7 +131,7 @@ class Tile {
       const PackedTree& tree = forest_.packed[static_cast<std::size_t>(index)];
       if (tree.source >= trees) break;
       if (lanes_ && tree.form == TreeForm::lanes) {
-        find_lanes(tree, leaves_.data() + waiting * tile_rows);
+        find_lanes(tree, leaves_.data() + waiting * predict_tile_rows);
         values[waiting++] = forest_.leaf_values.data() + tree.leaf_begin;
         if (waiting < values.size()) continue;
         add_leaves(values.data(), waiting, sums);
@@ -168,14 +168,14 @@ class Tile {
     throw ShapeError(error_text("quern::tree::predict", argument, expected, got));
   }
 
-  Key* keys_of(std::int64_t slot) const { return keys_ + (all_keys_ ? slot * tile_rows : 0); }
+  Key* keys_of(std::int64_t slot) const { return keys_ + (all_keys_ ? slot * predict_tile_rows : 0); }
 
   /// Fills the columns of a slot, which start at `column`; returns the first of the next slot.
   std::size_t make_codes(std::int64_t slot, std::size_t column) {
     const Key* keys = keys_of(slot);
     for (; column < forest_.columns.size() && forest_.columns[column].slot == slot; ++column) {
       const CodeColumn& c = forest_.columns[column];
-      std::uint8_t* codes = codes_ + column * tile_rows;
+      std::uint8_t* codes = codes_ + column * predict_tile_rows;
       const Key* table =
           tables_of<C>(forest_).codes.data() + column * std::size_t{kernels::code_table_size};
       QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
@@ -185,7 +185,7 @@ class Tile {
   }
 
   void find_lanes(const PackedTree& tree, std::uint8_t* leaves) const {
-    const std::int64_t stride = tile_rows;
+    const std::int64_t stride = predict_tile_rows;
     const kernels::LaneNode* nodes = forest_.lane_nodes.data() + tree.lane_begin;
     const std::int64_t count = tree.lane_count;
     QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes_, stride, nodes, count, rows_, leaves));
@@ -201,13 +201,13 @@ class Tile {
       const double* const v3 = values[3];
       for (std::int64_t r = 0; r < rows_; ++r) {
         double sum = sums[r] + v0[at[r]];
-        sum += v1[at[r + tile_rows]];
-        sum += v2[at[r + 2 * tile_rows]];
-        sums[r] = sum + v3[at[r + 3 * tile_rows]];
+        sum += v1[at[r + predict_tile_rows]];
+        sum += v2[at[r + 2 * predict_tile_rows]];
+        sums[r] = sum + v3[at[r + 3 * predict_tile_rows]];
       }
       return;
     }
-    for (std::size_t t = 0; t < trees; ++t, at += tile_rows) {
+    for (std::size_t t = 0; t < trees; ++t, at += predict_tile_rows) {
       for (std::int64_t r = 0; r < rows_; ++r) sums[r] += values[t][at[r]];
     }
   }
@@ -229,14 +229,14 @@ class Tile {
       std::array<std::uint32_t, 8> at;
       at.fill(tree.root);
       walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t way) {
-        return keys_[std::int64_t{slot} * tile_rows + r + static_cast<std::int64_t>(way)];
+        return keys_[std::int64_t{slot} * predict_tile_rows + r + static_cast<std::int64_t>(way)];
       });
       for (std::size_t way = 0; way < 8; ++way) reached(r + static_cast<std::int64_t>(way), at[way]);
     }
     for (; r < rows_; ++r) {
       std::array<std::uint32_t, 1> at = {tree.root};
       walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t) {
-        return keys_[std::int64_t{slot} * tile_rows + r];
+        return keys_[std::int64_t{slot} * predict_tile_rows + r];
       });
       reached(r, at[0]);
     }
@@ -244,7 +244,7 @@ class Tile {
 
   std::int32_t follow(const Tree& tree, std::int64_t r) const {
     return follow_tree<C>(forest_, tree, [this, r](std::int32_t slot) {
-      return keys_[std::int64_t{slot} * tile_rows + r];
+      return keys_[std::int64_t{slot} * predict_tile_rows + r];
     });
   }
 
@@ -254,7 +254,7 @@ class Tile {
   bool all_keys_;  // keys of all slots are kept, not only of the one in work
   Key* keys_ = nullptr;
   std::uint8_t* codes_ = nullptr;
-  alignas(64) std::array<std::uint8_t, 4 * tile_rows> leaves_;
+  alignas(64) std::array<std::uint8_t, 4 * predict_tile_rows> leaves_;
 };
 
 inline void check_features(const char* function, std::int64_t expected, std::int64_t got) {
@@ -290,13 +290,13 @@ void for_each_tile(const char* function, const PackedForest& forest, const Featu
           throw ShapeError(error_text(function, "out", std::to_string(rows) + " rows", out_rows));
         with_compare_type<Value>(forest, [&](auto compare) {
           const auto block = [&](std::int64_t b) {
-            const BlockRange range = block_range(rows, tile_rows, b);
+            const BlockRange range = block_range(rows, predict_tile_rows, b);
             const ScratchLease lease(*forest.scratch);
             Tile<decltype(compare)> tile(forest, lease.scratch(), range.size(), sparse);
             tile.load(x, range.begin);
             use(tile, range.begin, range.size());
           };
-          parallel_for(block_count(rows, tile_rows), block, threads);
+          parallel_for(block_count(rows, predict_tile_rows), block, threads);
         });
       },
       features);
@@ -326,7 +326,7 @@ void predict(const PackedForest& forest, const FeatureView& features, MatrixView
   detail::for_each_tile(
       function, forest, features, out.rows(), options.threads,
       [&](auto& tile, std::int64_t first, std::int64_t rows) {
-        std::array<double, detail::tile_rows> sums;
+        std::array<double, detail::predict_tile_rows> sums;
         for (std::int64_t k = 0; k < forest.outputs(); ++k) {
           tile.sum(k, trees, sums.data());
           for (std::int64_t r = 0; r < rows; ++r) {

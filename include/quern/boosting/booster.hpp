@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Gradient boosting: train, predict, save, load.
+
+#ifndef QUERN_BOOSTING_BOOSTER_HPP
+#define QUERN_BOOSTING_BOOSTER_HPP
+
+#include "quern/boosting/metric.hpp"
+#include "quern/boosting/model.hpp"
+#include "quern/boosting/model_io.hpp"
+#include "quern/boosting/objective.hpp"
+#include "quern/boosting/options.hpp"
+#include "quern/boosting/predictor.hpp"
+#include "quern/boosting/trainer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/nd_array.hpp"
+#include "quern/core/progress.hpp"
+#include "quern/tree/dataset.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace boosting {
+
+/// A gradient boosting machine over trees.
+///
+///     quern::boosting::Booster booster({.objective = "binary:logistic", .num_round = 50});
+///     booster.fit(quern::tree::make_dataset(x, y));
+///     auto p = booster.predict(quern::tree::make_dataset(x_test));
+///     booster.save("model.quern");
+///
+/// Prediction is const, thread-safe and allocates nothing but its result.
+class Booster {
+ public:
+  explicit Booster(Options options = {}) : options_(std::move(options)) {
+    options_.check("quern::boosting::Booster");
+  }
+  /// A booster around a model, say one that another system trained.
+  explicit Booster(Model model, Options options = {}) : options_(std::move(options)) {
+    adopt(std::move(model));
+  }
+
+  /// Trains from the beginning, or goes on from the present model with `fit.continue_training`.
+  /// Errors leave the model as it was; so does a cancelled run (Cancelled), unless
+  /// `fit.keep_when_cancelled`.
+  const History& fit(const tree::Dataset& train, const FitOptions& fit = {}) {
+    Trainer trainer(options_, fit.continue_training ? &model_ : nullptr);
+    Trained trained = trainer.train(train, fit);
+    adopt(std::move(trained.model));
+    history_ = std::move(trained.history);
+    if (trained.cancelled && !fit.keep_when_cancelled)
+      throw Cancelled("quern::boosting::Booster::fit: cancelled by the progress callback");
+    return history_;
+  }
+
+  /// Predictions (rows, outputs): values, probabilities; for multi:softmax (rows, 1), the class.
+  [[nodiscard]] NdArray<float, 2> predict(const tree::Dataset& data) const {
+    NdArray<float, 2> out = predict_margin(data);
+    const std::unique_ptr<Objective> objective = objective_of(model_);
+    objective->transform(out.data(), out.extent(0));
+    if (model_.objective != "multi:softmax") return out;
+    NdArray<float, 2> classes({out.extent(0), 1});
+    const auto k = static_cast<std::size_t>(out.extent(1));
+    for (std::int64_t i = 0; i < out.extent(0); ++i) {
+      const std::span<const float> row(out.data() + i * out.extent(1), k);
+      classes(i, 0) = static_cast<float>(detail::argmax(row));
+    }
+    return classes;
+  }
+  template <class Derived>
+  [[nodiscard]] NdArray<float, 2> predict(const Eigen::DenseBase<Derived>& features) const {
+    return predict(tree::make_dataset(features.derived()));
+  }
+
+  /// Margins (rows, outputs), before any transformation. ShapeError when the number of features is
+  /// not the model's, ValueError when both have feature names and they differ.
+  [[nodiscard]] NdArray<float, 2> predict_margin(const tree::Dataset& data) const {
+    NdArray<float, 2> out({data.rows(), std::int64_t{model_.outputs}});
+    predictor_.margins(data, out.view(), {.threads = options_.nthread});
+    return out;
+  }
+
+  /// Margins of one row, without allocating: \p row (features), \p out (outputs). The same bits as
+  /// in a batch.
+  template <class T>
+  void predict_one(std::span<const T> row, std::span<float> out) const {
+    predictor_.margins_of_row(row, out);
+  }
+
+  /// (rows, trees): the leaf that each row reaches, as node numbers.
+  [[nodiscard]] NdArray<std::int32_t, 2> predict_leaves(const tree::Dataset& data) const {
+    NdArray<std::int32_t, 2> out({data.rows(), predictor_.trees_of(-1)});
+    predictor_.leaves(data.features, out.view(), {.threads = options_.nthread});
+    return out;
+  }
+
+  /// Saves to quern's own format, exactly; an existing file is replaced at the end or not at all.
+  void save(const std::string& path) const { save_model(model_, path); }
+  /// Loads what save() wrote; ParseError for anything else.
+  void load(const std::string& path) { adopt(load_model(path)); }
+
+  [[nodiscard]] const Model& model() const noexcept { return model_; }
+  [[nodiscard]] const History& history() const noexcept { return history_; }
+  [[nodiscard]] const Options& options() const noexcept { return options_; }
+
+ private:
+  void adopt(Model model) {
+    Predictor predictor(model);  // throws before anything is given up
+    model_ = std::move(model);
+    predictor_ = std::move(predictor);
+  }
+
+  Options options_;
+  Model model_;
+  Predictor predictor_{Model()};
+  History history_;
+};
+
+}  // namespace boosting
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_BOOSTING_BOOSTER_HPP
