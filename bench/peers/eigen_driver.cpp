@@ -3,7 +3,7 @@
 // Eigen's matrix product as a peer, at the flags that a user has: plain -O2 here, -march=native in
 // eigen_native_driver.cpp, which includes this file. Threads come from OpenMP where it is linked.
 
-#include "protocol.hpp"
+#include "peers/protocol.hpp"
 
 #include <Eigen/Core>
 
