@@ -188,15 +188,16 @@ class Philox {
  public:
   using result_type = std::uint32_t;
 
-  explicit constexpr Philox(std::uint64_t seed = 0, std::uint64_t purpose = 0,
-                            std::uint64_t stream = 0) noexcept
+  explicit constexpr Philox(std::uint64_t seed = 0) noexcept : Philox(seed, 0U) {}
+  /// The purpose as a number…
+  template <std::integral Purpose>
+  constexpr Philox(std::uint64_t seed, Purpose purpose, std::uint64_t stream = 0) noexcept
       : key_(detail::mix_bits(detail::mix_bits(seed + 0x9E3779B97F4A7C15ULL) ^
-                              (purpose * 0xD1342543DE82EF95ULL))),
+                              (static_cast<std::uint64_t>(purpose) * 0xD1342543DE82EF95ULL))),
         stream_(stream) {}
+  /// … or as words.
   constexpr Philox(std::uint64_t seed, std::string_view purpose, std::uint64_t stream = 0) noexcept
       : Philox(seed, detail::hash_text(purpose), stream) {}
-  constexpr Philox(std::uint64_t seed, const char* purpose, std::uint64_t stream = 0) noexcept
-      : Philox(seed, std::string_view(purpose), stream) {}
 
   static constexpr result_type(min)() noexcept { return 0; }
   static constexpr result_type(max)() noexcept { return 0xffffffffU; }
