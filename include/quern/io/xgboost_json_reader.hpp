@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Reads XGBoost's JSON; see xgboost_json.hpp for the functions to call.
+
+#ifndef QUERN_IO_XGBOOST_JSON_READER_HPP
+#define QUERN_IO_XGBOOST_JSON_READER_HPP
+
+#include "quern/boosting/model.hpp"
+#include "quern/core/checks.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+#include "quern/io/xgboost_base_score.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace io::detail {
+
+/// A value of the document and its path, for messages.
+struct JsonPlace {
+  const nlohmann::json* value;
+  std::string path;
+};
+
+class XgboostReader {
+ public:
+  explicit XgboostReader(std::string source) : source_(std::move(source)) {}
+
+  [[nodiscard]] boosting::Model read(std::span<const std::byte> bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    check_depth(text);
+    // A category costs up to its number in bits; hostile ones shall not cost more than the file did.
+    category_words_left_ = bytes.size() * 4 + 65536;
+    nlohmann::json document;
+    try {
+      document = nlohmann::json::parse(text.begin(), text.end());
+    } catch (const nlohmann::json::exception& error) {
+      throw ParseError(source_ + ": " + error.what());
+    }
+    return read_model({&document, ""});
+  }
+
+ private:
+  using Json = nlohmann::json;
+
+  template <class Got>
+  [[noreturn]] void fail(const std::string& path, std::string_view expected, const Got& got) const {
+    throw ParseError(error_text(source_, path.empty() ? "document" : path, expected, got));
+  }
+  [[noreturn]] void fail_type(const JsonPlace& at, std::string_view expected) const {
+    fail(at.path, expected, at.value->type_name());
+  }
+
+  /// Models nest about ten deep; what nests deeper is not one.
+  void check_depth(std::string_view text) const {
+    constexpr int deepest = 32;
+    int depth = 0;
+    bool in_string = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      const char c = text[i];
+      if (in_string) {
+        i += c == '\\' ? 1 : 0;
+        in_string = c != '"';
+      } else if (c == '"') {
+        in_string = true;
+      } else if (c == '{' || c == '[') {
+        if (++depth > deepest)
+          fail("byte " + std::to_string(i), "nesting of at most " + std::to_string(deepest), "more");
+      } else if (c == '}' || c == ']') {
+        --depth;
+      }
+    }
+  }
+
+  // --- values -----------------------------------------------------------------------------------
+
+  [[nodiscard]] const Json* find(const JsonPlace& at, const char* key) const {
+    if (!at.value->is_object()) fail_type(at, "an object");
+    const auto found = at.value->find(key);
+    return found == at.value->end() ? nullptr : &*found;
+  }
+  [[nodiscard]] JsonPlace get(const JsonPlace& at, const char* key) const {
+    const Json* value = find(at, key);
+    if (value == nullptr) fail(at.path, std::string("a member '") + key + "'", "none");
+    return {value, at.path.empty() ? key : at.path + "." + key};
+  }
+  [[nodiscard]] std::string text(const JsonPlace& at) const {
+    if (!at.value->is_string()) fail_type(at, "a string");
+    return at.value->get<std::string>();
+  }
+  /// An integer, also one in a string, as XGBoost writes its parameters.
+  [[nodiscard]] std::int64_t integer(const JsonPlace& at, std::int64_t low,
+                                     std::int64_t high) const {
+    std::int64_t number = 0;
+    if (at.value->is_string()) {
+      const std::string& s = at.value->get_ref<const std::string&>();
+      const auto result = std::from_chars(s.data(), s.data() + s.size(), number);
+      if (result.ec != std::errc() || result.ptr != s.data() + s.size())
+        fail(at.path, "an integer", "'" + s.substr(0, 40) + "'");
+    } else if (at.value->is_boolean()) {
+      number = at.value->get<bool>() ? 1 : 0;
+    } else if (at.value->is_number_unsigned() &&
+               at.value->get<std::uint64_t>() > std::uint64_t{1} << 62) {
+      fail(at.path, "an integer of sensible size", at.value->get<std::uint64_t>());
+    } else if (at.value->is_number_integer()) {
+      number = at.value->get<std::int64_t>();
+    } else {
+      fail_type(at, "an integer");
+    }
+    if (number < low || number > high)
+      fail(at.path, std::to_string(low) + ".." + std::to_string(high), number);
+    return number;
+  }
+  [[nodiscard]] double number(const JsonPlace& at) const {
+    if (!at.value->is_number()) fail_type(at, "a number");
+    return narrow(at, at.value->get<double>());
+  }
+  /// XGBoost's numbers are floats; a double too large for one is not of its making.
+  [[nodiscard]] double narrow(const JsonPlace& at, double x) const {
+    constexpr double largest = (std::numeric_limits<float>::max)();
+    if (!(x >= -largest && x <= largest)) fail(at.path, "a number that fits a float", x);
+    return static_cast<double>(static_cast<float>(x));
+  }
+  [[nodiscard]] const Json::array_t& array(const JsonPlace& at) const {
+    if (!at.value->is_array()) fail_type(at, "an array");
+    return at.value->get_ref<const Json::array_t&>();
+  }
+  [[nodiscard]] static JsonPlace element(const JsonPlace& at, const Json::array_t& values,
+                                         std::size_t i) {
+    return {&values[i], at.path + "[" + std::to_string(i) + "]"};
+  }
+  [[nodiscard]] const Json::array_t& array_of(const JsonPlace& at, std::size_t size) const {
+    const Json::array_t& values = array(at);
+    if (values.size() != size)
+      fail(at.path, std::to_string(size) + " elements", values.size());
+    return values;
+  }
+  /// A number an entry, without building an entry's path unless it is wrong.
+  [[nodiscard]] std::vector<double> numbers(const JsonPlace& at, std::size_t size) const {
+    const Json::array_t& values = array_of(at, size);
+    std::vector<double> out(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      const double x = values[i].is_number() ? values[i].get<double>() : number(element(at, values, i));
+      constexpr double largest = (std::numeric_limits<float>::max)();
+      out[i] = x >= -largest && x <= largest ? static_cast<double>(static_cast<float>(x))
+                                             : narrow(element(at, values, i), x);
+    }
+    return out;
+  }
+  [[nodiscard]] std::vector<std::int64_t> integers(const JsonPlace& at, std::size_t size,
+                                                   std::int64_t low, std::int64_t high) const {
+    const Json::array_t& values = array_of(at, size);
+    std::vector<std::int64_t> out(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      const bool plain = values[i].is_number_integer() && !values[i].is_number_unsigned();
+      const std::int64_t n = plain ? values[i].get<std::int64_t>() : low - 1;
+      out[i] = n >= low && n <= high ? n : integer(element(at, values, i), low, high);
+    }
+    return out;
+  }
+  [[nodiscard]] std::vector<std::string> strings(const JsonPlace& at) const {
+    const Json::array_t& values = array(at);
+    std::vector<std::string> out;
+    for (std::size_t i = 0; i < values.size(); ++i) out.push_back(text(element(at, values, i)));
+    return out;
+  }
+
+  // --- the model --------------------------------------------------------------------------------
+
+  boosting::Model read_model(const JsonPlace& root) {
+    boosting::Model model;
+    model.input_type = tree::InputType::float32;
+    const JsonPlace learner = get(root, "learner");
+    const JsonPlace param = get(learner, "learner_model_param");
+    model.features = integer(get(param, "num_feature"), 0, (std::numeric_limits<std::int32_t>::max)());
+    model.objective = text(get(get(learner, "objective"), "name"));
+    read_booster(get(learner, "gradient_booster"), model);
+    read_outputs(param, model);
+    read_feature_lists(learner, model);
+    if (find(learner, "attributes") != nullptr) read_attributes(get(learner, "attributes"), model);
+    model.check(source_);
+    return model;
+  }
+
+  void read_booster(const JsonPlace& booster, boosting::Model& model) {
+    const std::string name = text(get(booster, "name"));
+    if (name != "gbtree" && name != "dart")
+      fail(booster.path + ".name", "'gbtree' or 'dart'", "'" + name.substr(0, 40) + "'");
+    const JsonPlace gbtree = name == "dart" ? get(booster, "gbtree") : booster;
+    const JsonPlace body = get(gbtree, "model");
+    const JsonPlace trees = get(body, "trees");
+    const Json::array_t& list = array(trees);
+    if (const JsonPlace p = get(body, "gbtree_model_param"); find(p, "num_parallel_tree")) {
+      // Old files say 0 for 1.
+      model.parallel_trees = static_cast<std::int32_t>((std::max)(
+          integer(get(p, "num_parallel_tree"), 0, 1 << 30), std::int64_t{1}));
+    }
+    for (std::size_t t = 0; t < list.size(); ++t) {
+      model.trees.push_back(read_tree(element(trees, list, t), model.features));
+    }
+    for (std::int64_t info : integers(get(body, "tree_info"), list.size(), 0, 1 << 30)) {
+      model.tree_outputs.push_back(static_cast<std::int32_t>(info));
+    }
+    if (name == "dart") model.tree_weights = numbers(get(booster, "weight_drop"), list.size());
+  }
+
+  void read_outputs(const JsonPlace& param, boosting::Model& model) {
+    std::int64_t outputs = integer(get(param, "num_class"), 0, 1 << 30);
+    if (outputs <= 1 && find(param, "num_target") != nullptr) {
+      outputs = integer(get(param, "num_target"), 0, 1 << 30);
+    }
+    outputs = (std::max)(outputs, std::int64_t{1});
+    const JsonPlace at = get(param, "base_score");
+    std::vector<double> scores = base_scores(at);
+    // Every output has a tree or a base score of its own, so memory is bounded by the file.
+    const auto most = static_cast<std::int64_t>((std::max)(model.trees.size(), scores.size()));
+    if (outputs > (std::max)(most, std::int64_t{4096}))
+      fail(param.path, "outputs that have trees", outputs);
+    if (scores.size() == 1) scores.resize(static_cast<std::size_t>(outputs), scores[0]);
+    if (static_cast<std::int64_t>(scores.size()) != outputs)
+      fail(at.path, std::to_string(outputs) + " values", scores.size());
+    const BaseScoreLink link = base_score_link(model.objective);
+    model.outputs = static_cast<std::int32_t>(outputs);
+    model.base_margin.clear();
+    for (double score : scores) {
+      if (!is_base_score(link, score)) fail(at.path, "the range of the objective", score);
+      model.base_margin.push_back(margin_of_base_score(link, score));
+    }
+  }
+
+  /// "[5E-1]", "[1E0,2E0]", "5E-1", 0.5 or [0.5].
+  std::vector<double> base_scores(const JsonPlace& at) const {
+    if (at.value->is_number()) return {number(at)};
+    if (at.value->is_array()) return numbers(at, at.value->size());
+    const std::string whole = text(at);
+    std::string_view rest = whole;
+    const bool list = !rest.empty() && rest.front() == '[';
+    if (list) {
+      if (rest.size() < 2 || rest.back() != ']') fail(at.path, "a closing ]", "'" + whole.substr(0, 40) + "'");
+      rest = rest.substr(1, rest.size() - 2);
+    }
+    std::vector<double> scores;
+    while (true) {
+      float score = 0;
+      const auto result = std::from_chars(rest.data(), rest.data() + rest.size(), score);
+      if (result.ec != std::errc() || !is_finite_bits(score))
+        fail(at.path, "numbers", "'" + whole.substr(0, 40) + "'");
+      scores.push_back(static_cast<double>(score));
+      rest.remove_prefix(static_cast<std::size_t>(result.ptr - rest.data()));
+      if (rest.empty()) return scores;
+      if (!list || rest.front() != ',') fail(at.path, "numbers", "'" + whole.substr(0, 40) + "'");
+      rest.remove_prefix(1);
+    }
+  }
+
+  void read_feature_lists(const JsonPlace& learner, boosting::Model& model) {
+    if (find(learner, "feature_names") != nullptr)
+      model.feature_names = strings(get(learner, "feature_names"));
+    if (find(learner, "feature_types") == nullptr) return;
+    for (const std::string& type : strings(get(learner, "feature_types"))) {
+      model.feature_kinds.push_back(type == "c" ? tree::FeatureKind::categorical
+                                                : tree::FeatureKind::numeric);
+    }
+  }
+
+  void read_attributes(const JsonPlace& attributes, boosting::Model& model) {
+    if (find(attributes, "best_iteration") == nullptr) return;
+    const std::int64_t last = (std::max)(model.rounds() - 1, std::int64_t{0});
+    model.best_round = integer(get(attributes, "best_iteration"), 0, last);
+  }
+
+  // --- a tree -----------------------------------------------------------------------------------
+
+  tree::Tree read_tree(const JsonPlace& at, std::int64_t features) {
+    tree::Tree tree;
+    const JsonPlace left_at = get(at, "left_children");
+    const std::size_t n = array(left_at).size();
+    if (n == 0) fail(left_at.path, "at least one node", 0);
+    if (n > std::size_t{1} << 30) fail(left_at.path, "at most 2^30 nodes", n);
+    check_tree_param(at, n);
+    const auto last = static_cast<std::int64_t>(n) - 1;
+    constexpr std::int64_t wide = (std::numeric_limits<std::uint32_t>::max)();
+    const auto left = integers(left_at, n, -1, last);
+    const auto right = integers(get(at, "right_children"), n, -1, last);
+    const auto split = integers(get(at, "split_indices"), n, 0, wide);
+    const auto condition = numbers(get(at, "split_conditions"), n);
+    const auto default_left = integers(get(at, "default_left"), n, 0, 1);
+    const auto gain = statistics(at, "loss_changes", n);
+    const auto cover = statistics(at, "sum_hessian", n);
+    const auto weight = statistics(at, "base_weights", n);
+    tree.nodes.resize(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      tree::Node& node = tree.nodes[i];
+      node.gain = gain[i];
+      node.cover = cover[i];
+      if ((left[i] < 0) != (right[i] < 0))
+        fail(at.path + ", node " + std::to_string(i), "two children or none", "one");
+      if (left[i] < 0) {
+        node.value = condition[i];
+        continue;
+      }
+      if (split[i] >= features)
+        fail(at.path + ".split_indices[" + std::to_string(i) + "]",
+             "a feature below " + std::to_string(features), split[i]);
+      node.left = static_cast<std::int32_t>(left[i]);
+      node.right = static_cast<std::int32_t>(right[i]);
+      node.feature = static_cast<std::int32_t>(split[i]);
+      node.threshold = condition[i];
+      node.value = weight[i];
+      node.default_left = default_left[i] != 0;
+    }
+    link_parents(at, tree);
+    read_categories(at, tree);
+    return in_order(tree) ? tree : renumbered(tree);
+  }
+
+  void check_tree_param(const JsonPlace& at, std::size_t n) const {
+    const JsonPlace param = get(at, "tree_param");
+    const std::int64_t nodes = integer(get(param, "num_nodes"), 0, 1 << 30);
+    if (nodes != static_cast<std::int64_t>(n))
+      fail(param.path + ".num_nodes", std::to_string(n) + ", as there are children", nodes);
+    if (find(param, "size_leaf_vector") != nullptr &&
+        integer(get(param, "size_leaf_vector"), 0, 1 << 30) > 1)
+      fail(param.path + ".size_leaf_vector", "one value a leaf", "vector leaves");
+  }
+
+  std::vector<double> statistics(const JsonPlace& at, const char* key, std::size_t n) const {
+    if (find(at, key) == nullptr) return std::vector<double>(n, 0.0);
+    return numbers(get(at, key), n);
+  }
+
+  /// Parents follow from the children that can be reached; what cannot is a node that pruning left
+  /// behind, and becomes a leaf of nobody. A node reached twice is no tree's.
+  void link_parents(const JsonPlace& at, tree::Tree& tree) const {
+    std::vector<char> seen(tree.nodes.size(), 0);
+    std::vector<std::int32_t> stack = {0};
+    seen[0] = 1;
+    while (!stack.empty()) {
+      const std::int32_t i = stack.back();
+      stack.pop_back();
+      const tree::Node& node = tree.node(i);
+      if (node.is_leaf()) continue;
+      for (std::int32_t child : {node.left, node.right}) {
+        char& reached = seen[static_cast<std::size_t>(child)];
+        if (reached != 0)
+          fail(at.path + ", node " + std::to_string(child), "one parent", "another");
+        reached = 1;
+        tree.node(child).parent = i;
+        stack.push_back(child);
+      }
+    }
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      if (seen[i] == 0) tree.nodes[i] = tree::Node();
+    }
+  }
+
+  void read_categories(const JsonPlace& at, tree::Tree& tree) {
+    const std::size_t n = tree.nodes.size();
+    if (find(at, "split_type") == nullptr) return;
+    const auto types = integers(get(at, "split_type"), n, 0, 1);
+    std::size_t expected = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      if (types[i] == 0 || tree.nodes[i].is_leaf()) continue;
+      tree.nodes[i].kind = tree::SplitKind::categorical;
+      ++expected;
+    }
+    if (expected == 0) return;
+    const JsonPlace nodes_at = get(at, "categories_nodes");
+    const std::size_t sets = array(nodes_at).size();
+    const JsonPlace list_at = get(at, "categories");
+    const auto size = static_cast<std::int64_t>(array(list_at).size());
+    constexpr std::int64_t most = (std::int64_t{1} << 24) - 1;  // the largest exact in a float
+    const auto list = integers(list_at, static_cast<std::size_t>(size), 0, most);
+    const auto nodes = integers(nodes_at, sets, 0, static_cast<std::int64_t>(n) - 1);
+    const auto begins = integers(get(at, "categories_segments"), sets, 0, size);
+    const auto sizes = integers(get(at, "categories_sizes"), sets, 0, size);
+    std::vector<char> filled(n, 0);
+    for (std::size_t s = 0; s < sets; ++s) {
+      const auto i = static_cast<std::size_t>(nodes[s]);
+      const std::string here = nodes_at.path + "[" + std::to_string(s) + "]";
+      if (sizes[s] > size - begins[s]) fail(here, "a range of the categories", sizes[s]);
+      if (tree.nodes[i].is_leaf()) continue;  // pruned
+      if (filled[i] != 0 || tree.nodes[i].kind != tree::SplitKind::categorical)
+        fail(here, "a categorical node, once", nodes[s]);
+      filled[i] = 1;
+      const auto first = list.begin() + begins[s];
+      add_category_set(here, tree, tree.nodes[i], std::span(first, first + sizes[s]));
+      --expected;
+    }
+    if (expected != 0) fail(nodes_at.path, "a set for every categorical node", sets);
+  }
+
+  void add_category_set(const std::string& here, tree::Tree& tree, tree::Node& node,
+                        std::span<const std::int64_t> set) {
+    std::int64_t largest = -1;
+    for (std::int64_t c : set) largest = (std::max)(largest, c);
+    const auto words = static_cast<std::size_t>((largest + 32) / 32);
+    if (words > category_words_left_) fail(here, "categories of sensible size", largest);
+    category_words_left_ -= words;
+    node.category_begin = static_cast<std::uint32_t>(tree.category_words.size());
+    node.category_count = static_cast<std::uint32_t>(words);
+    tree.category_words.resize(tree.category_words.size() + words, 0);
+    for (std::int64_t c : set) {
+      tree.category_words[node.category_begin + static_cast<std::size_t>(c / 32)] |= 1u << (c % 32);
+    }
+  }
+
+  [[nodiscard]] static bool in_order(const tree::Tree& tree) {
+    for (std::int32_t i = 0; i < tree.size(); ++i) {
+      const tree::Node& n = tree.node(i);
+      if (!n.is_leaf() && (n.left <= i || n.right <= i)) return false;
+    }
+    return true;
+  }
+
+  /// Children behind their parents: for trees that were pruned and then grown on.
+  [[nodiscard]] static tree::Tree renumbered(const tree::Tree& from) {
+    tree::Tree to;
+    to.nodes.clear();
+    to.category_words = from.category_words;
+    to.nodes.push_back(from.node(0));
+    for (std::size_t i = 0; i < to.nodes.size(); ++i) {
+      if (to.nodes[i].is_leaf()) continue;
+      const auto next = static_cast<std::int32_t>(to.nodes.size());
+      to.nodes.push_back(from.node(to.nodes[i].left));
+      to.nodes.push_back(from.node(to.nodes[i].right));
+      to.nodes[i].left = next;
+      to.nodes[i].right = next + 1;
+      to.node(next).parent = static_cast<std::int32_t>(i);
+      to.node(next + 1).parent = static_cast<std::int32_t>(i);
+    }
+    return to;
+  }
+
+  std::string source_;
+  std::size_t category_words_left_ = 0;
+};
+
+}  // namespace io::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_IO_XGBOOST_JSON_READER_HPP
