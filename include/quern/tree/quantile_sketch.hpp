@@ -207,8 +207,8 @@ void QuantileSketch<Key, Count>::count(const Key* keys, const Count* weights, st
 template <class Key, class Count>
 void QuantileSketch<Key, Count>::gather(const Key* keys, const Count* weights, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) {
-    if (keys[i] == kernels::missing_key<Key>) continue;
-    if (!all_ && slot_of(order_bits(keys[i])) == 0) continue;
+    // A missing key is in no slot, so one well predicted branch tells both once there are slots.
+    if (all_ ? keys[i] == kernels::missing_key<Key> : slot_of(order_bits(keys[i])) == 0) continue;
     const Count weight = weights == nullptr ? Count{1} : weights[i];
     if (weight > 0) gathered_.push_back({keys[i], weight});
   }

@@ -64,7 +64,7 @@ class DenseCoder {
       if (summaries_[at].infinite)
         throw_infinite_in<T>("quern::tree::bin", keys, rows, features.begin + j);
       std::uint8_t* const codes = out.columns.data() + (features.begin + j) * out.rows + rows.begin;
-      for (std::int64_t i = 0; i < rows.size(); ++i) codes[i] = tables_[at].code(keys[i]);
+      QUERN_DISPATCH(bin_codes(keys, rows.size(), tables_[at].search(), codes));
     }
   }
 

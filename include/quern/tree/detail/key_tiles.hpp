@@ -11,6 +11,8 @@
 #include "quern/core/error.hpp"
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/kernels/tree_binning_types.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/float_key.hpp"
 
@@ -21,6 +23,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace tree::detail {
@@ -32,13 +35,7 @@ inline constexpr std::int64_t tile_rows = 1024;
 template <class T>
 inline constexpr std::int64_t tile_features = 64 / static_cast<std::int64_t>(sizeof(T));
 
-/// What a run of keys holds.
-template <class Key>
-struct KeySummary {
-  Key bits = 0;  ///< bitwise or of the numbers' keys
-  bool missing = false;
-  bool infinite = false;
-};
+using kernels::KeySummary;
 
 template <class T>
 void summarize(KeyOf<T> key, KeySummary<KeyOf<T>>& summary) {
@@ -54,13 +51,25 @@ void summarize(KeyOf<T> key, KeySummary<KeyOf<T>>& summary) {
 template <class T>
 void load_keys(const MatrixView<const T>& m, BlockRange rows, std::int64_t first,
                std::int64_t count, KeyOf<T>* out, KeySummary<KeyOf<T>>* summaries) {
+  using Key = KeyOf<T>;
+  const T* const x = m.data() + rows.begin * m.row_stride() + first * m.col_stride();
+  // Keys are made from the bits in place; a column without gaps needs no copy before that.
+  if (m.row_stride() != 1 && m.col_stride() == 1) {
+    const Key* const words = reinterpret_cast<const Key*>(x);
+    QUERN_DISPATCH(
+        transpose_words(words, m.row_stride(), rows.size(), count, out, tile_rows));
+  }
   for (std::int64_t j = 0; j < count; ++j) {
-    const T* x = m.data() + rows.begin * m.row_stride() + (first + j) * m.col_stride();
-    KeyOf<T>* const keys = out + j * tile_rows;
-    for (std::int64_t i = 0; i < rows.size(); ++i, x += m.row_stride()) {
-      keys[i] = float_key(*x);
-      summarize<T>(keys[i], summaries[j]);
+    Key* const keys = out + j * tile_rows;
+    const Key* bits = keys;
+    if (m.row_stride() == 1) {
+      bits = reinterpret_cast<const Key*>(x + j * m.col_stride());
+    } else if (m.col_stride() != 1) {
+      for (std::int64_t i = 0; i < rows.size(); ++i)
+        keys[i] = std::bit_cast<Key>(x[i * m.row_stride() + j * m.col_stride()]);
     }
+    QUERN_DISPATCH(
+        summarized_keys(bits, rows.size(), infinity_key<Key>, keys, summaries + j));
   }
 }
 
@@ -84,69 +93,67 @@ template <class T>
   throw_infinite(function, row, column);
 }
 
-/// The table by which a key's code is found: a first look by the key's upper bits tells how many
-/// cuts lie below the key's bucket, a search of `steps` halvings over the few cuts inside it does
-/// the rest. Buckets divide the range of the cuts, not of all numbers, so nearby values that differ
-/// in low bits alone get buckets too.
+/// The cuts of one feature as a kernels::CodeSearch. Buckets divide the range of the cuts, not of
+/// all numbers, so cuts that differ in low bits alone are told apart too.
 template <class Key>
-struct CodeTable {
-  using Bits = std::make_unsigned_t<Key>;
-  static constexpr int cut_capacity = 512;  ///< 255 cuts and as many as a search may read beyond
-
-  Key first = 0;
-  Key last = 0;
-  int shift = 0;
-  int steps = 0;
-  std::uint8_t below[65536];
-  Key cuts[cut_capacity];
-
-  std::size_t bucket(Key key) const noexcept {
-    const Key inside = key < first ? first : key > last ? last : key;
-    return static_cast<std::size_t>((static_cast<Bits>(inside) - static_cast<Bits>(first)) >>
-                                    shift);
-  }
-
-  /// Builds the table of \p count ascending cuts.
+class CodeTable {
+ public:
+  /// Takes \p count (<= 255) ascending cuts.
   void build(const Key* values, std::int32_t count) {
-    std::copy(values, values + count, cuts);
-    std::fill(cuts + count, cuts + cut_capacity, (std::numeric_limits<Key>::max)());
-    first = count > 0 ? cuts[0] : 0;
-    last = count > 0 ? cuts[count - 1] : 0;
-    const Bits range = static_cast<Bits>(last) - static_cast<Bits>(first);
-    const int width = static_cast<int>(std::bit_width(range));
+    std::copy(values, values + count, cuts_);
+    std::fill(cuts_ + count, cuts_ + cut_capacity, (std::numeric_limits<Key>::max)());
+    search_.first = count > 0 ? cuts_[0] : 0;
+    search_.last = count > 0 ? cuts_[count - 1] : 0;
+    const int width =
+        static_cast<int>(std::bit_width(static_cast<Bits>(search_.last) -
+                                        static_cast<Bits>(search_.first)));
     for (int bits = 8;; bits += 4) {  // the smallest table with at most one cut a bucket
-      shift = width > bits ? width - bits : 0;
-      steps = std::bit_width(static_cast<std::uint32_t>(most_in_bucket(count)));
-      if (steps <= 1 || bits == 16 || shift == 0) break;
+      search_.shift = width > bits ? width - bits : 0;
+      search_.steps = static_cast<int>(std::bit_width(most_in_bucket(count)));
+      if (search_.steps <= 1 || bits == table_bits || search_.shift == 0) break;
     }
-    below[0] = 0;
+    below_.resize(std::size_t{1} << table_bits);
+    below_[0] = 0;
     std::size_t next = 0;  // the first bucket that is not filled in
     for (std::int32_t c = 0; c < count; ++c) {
-      const std::size_t here = bucket(cuts[c]);
+      const std::size_t here = bucket(cuts_[c]);
       if (here < next) continue;
-      std::fill(below + next, below + here + 1, static_cast<std::uint8_t>(c));
+      std::fill(below_.begin() + static_cast<std::ptrdiff_t>(next),
+                below_.begin() + static_cast<std::ptrdiff_t>(here) + 1,
+                static_cast<std::uint8_t>(c));
       next = here + 1;
     }
   }
 
-  std::uint8_t code(Key key) const noexcept {
-    std::size_t at = below[bucket(key)];
-    for (int s = steps; s-- > 0;) {
-      const std::size_t half = std::size_t{1} << s;
-      at += cuts[at + half - 1] <= key ? half : 0;
-    }
-    return key == kernels::missing_key<Key> ? std::uint8_t{0} : static_cast<std::uint8_t>(at + 1);
+  /// Valid until this is moved or built again.
+  [[nodiscard]] kernels::CodeSearch<Key> search() const {
+    kernels::CodeSearch<Key> result = search_;
+    result.below = below_.data();
+    result.cuts = cuts_;
+    return result;
   }
 
  private:
-  std::int32_t most_in_bucket(std::int32_t count) const {
-    std::int32_t most = 0, here = 0;
+  using Bits = std::make_unsigned_t<Key>;
+  static constexpr int table_bits = 16;
+  static constexpr int cut_capacity = 512;  ///< 255 cuts and as many as a search may read beyond
+
+  [[nodiscard]] std::size_t bucket(Key cut) const {
+    return static_cast<std::size_t>(static_cast<Bits>(cut) - static_cast<Bits>(search_.first)) >>
+           search_.shift;
+  }
+  [[nodiscard]] std::uint32_t most_in_bucket(std::int32_t count) const {
+    std::uint32_t most = 0, here = 0;
     for (std::int32_t c = 0; c < count; ++c) {
-      here = c > 0 && bucket(cuts[c]) == bucket(cuts[c - 1]) ? here + 1 : 1;
+      here = c > 0 && bucket(cuts_[c]) == bucket(cuts_[c - 1]) ? here + 1 : 1;
       most = (std::max)(most, here);
     }
     return most;
   }
+
+  kernels::CodeSearch<Key> search_;
+  std::vector<std::uint8_t> below_;
+  Key cuts_[cut_capacity];
 };
 
 /// Key of a cut for values of type T: x < cut holds exactly when key(x) < the result.
