@@ -16,10 +16,11 @@
 #include "quern/kernels/simd.hpp"
 #include "quern/kernels/targets.hpp"
 
-#if HWY_TARGETS != HWY_STATIC_TARGET && !defined(QUERN_STATIC_SIMD)
+#if QUERN_HAVE_AVX512 || QUERN_HAVE_AVX2 || QUERN_HAVE_EMU128 || QUERN_HAVE_SCALAR
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "quern/kernels/all-inl.hpp"
 #include "hwy/foreach_target.h"
+#undef HWY_TARGET_INCLUDE
 #endif
 
 #include "quern/kernels/all-inl.hpp"
@@ -32,43 +33,43 @@ namespace N_STATIC_TARGET = HWY_NAMESPACE;
 QUERN_NAMESPACE_END
 
 #if QUERN_HAVE_AVX512
-#define QUERN_DISPATCH_AVX512(...)                              \
-  ::quern::simd::active_level() == ::quern::simd::Level::avx512 \
-      ? ::quern::kernels::N_AVX3::__VA_ARGS__                   \
-      :
+#define QUERN_DISPATCH_AVX512(level, ...) \
+  (level) == ::quern::simd::Level::avx512 ? ::quern::kernels::N_AVX3::__VA_ARGS__ :
 #else
-#define QUERN_DISPATCH_AVX512(...)
+#define QUERN_DISPATCH_AVX512(level, ...)
 #endif
 #if QUERN_HAVE_AVX2
-#define QUERN_DISPATCH_AVX2(...)                              \
-  ::quern::simd::active_level() == ::quern::simd::Level::avx2 \
-      ? ::quern::kernels::N_AVX2::__VA_ARGS__                 \
-      :
+#define QUERN_DISPATCH_AVX2(level, ...) \
+  (level) == ::quern::simd::Level::avx2 ? ::quern::kernels::N_AVX2::__VA_ARGS__ :
 #else
-#define QUERN_DISPATCH_AVX2(...)
+#define QUERN_DISPATCH_AVX2(level, ...)
 #endif
 #if QUERN_HAVE_EMU128
-#define QUERN_DISPATCH_EMU128(...)                              \
-  ::quern::simd::active_level() == ::quern::simd::Level::emu128 \
-      ? ::quern::kernels::N_EMU128::__VA_ARGS__                 \
-      :
+#define QUERN_DISPATCH_EMU128(level, ...) \
+  (level) == ::quern::simd::Level::emu128 ? ::quern::kernels::N_EMU128::__VA_ARGS__ :
 #else
-#define QUERN_DISPATCH_EMU128(...)
+#define QUERN_DISPATCH_EMU128(level, ...)
 #endif
 #if QUERN_HAVE_SCALAR
-#define QUERN_DISPATCH_SCALAR(...)                              \
-  ::quern::simd::active_level() == ::quern::simd::Level::scalar \
-      ? ::quern::kernels::N_SCALAR::__VA_ARGS__                 \
-      :
+#define QUERN_DISPATCH_SCALAR(level, ...) \
+  (level) == ::quern::simd::Level::scalar ? ::quern::kernels::N_SCALAR::__VA_ARGS__ :
 #else
-#define QUERN_DISPATCH_SCALAR(...)
+#define QUERN_DISPATCH_SCALAR(level, ...)
 #endif
 
-/// QUERN_DISPATCH(kernel<T>(arguments...)) calls that kernel on the active level; its value is the
-/// kernel's. The arguments are written once for each target but evaluated once.
-#define QUERN_DISPATCH(...)                                            \
-  (QUERN_DISPATCH_AVX512(__VA_ARGS__) QUERN_DISPATCH_AVX2(__VA_ARGS__) \
-       QUERN_DISPATCH_EMU128(__VA_ARGS__)                              \
-           QUERN_DISPATCH_SCALAR(__VA_ARGS__)::quern::kernels::N_STATIC_TARGET::__VA_ARGS__)
+/// QUERN_DISPATCH_AT(level, kernel<T>(arguments...)) calls that kernel on that level, one of
+/// simd::attainable_levels(), and has its value. The arguments are written once for each target but
+/// evaluated once; `level` should be a variable.
+// clang-format off
+#define QUERN_DISPATCH_AT(level, ...)              \
+  (QUERN_DISPATCH_AVX512(level, __VA_ARGS__)       \
+   QUERN_DISPATCH_AVX2(level, __VA_ARGS__)         \
+   QUERN_DISPATCH_EMU128(level, __VA_ARGS__)       \
+   QUERN_DISPATCH_SCALAR(level, __VA_ARGS__)       \
+   ::quern::kernels::N_STATIC_TARGET::__VA_ARGS__)
+// clang-format on
+
+/// QUERN_DISPATCH(kernel<T>(arguments...)) calls that kernel on the active level.
+#define QUERN_DISPATCH(...) QUERN_DISPATCH_AT(::quern::simd::active_level(), __VA_ARGS__)
 
 #endif  // QUERN_KERNELS_KERNELS_HPP

@@ -14,68 +14,14 @@
 #include "quern/kernels/targets.hpp"
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
-QUERN_NAMESPACE_BEGIN
-namespace simd {
-
-/// Instruction sets, worse before better within one architecture. `scalar` and `emu128` are
-/// portable code: what plain -O2 gives on x86 with g++ and with clang.
-enum class Level : int { scalar, emu128, other, neon, sve, sve2, avx2, avx512 };
-
-/// "avx2" and the like.
-[[nodiscard]] constexpr std::string_view name(Level level) noexcept {
-  constexpr std::string_view names[] = {"scalar", "emu128", "other", "neon",
-                                        "sve",    "sve2",   "avx2",  "avx512"};
-  return names[static_cast<int>(level)];
-}
-
-/// The level that the compiler's own flags allow; the rest of the program runs on it.
-inline constexpr Level static_level =
-#if HWY_STATIC_TARGET == HWY_SCALAR
-    Level::scalar;
-#elif HWY_STATIC_TARGET == HWY_EMU128
-    Level::emu128;
-#elif HWY_STATIC_TARGET == HWY_AVX2
-    Level::avx2;
-#elif HWY_STATIC_TARGET == HWY_AVX3
-    Level::avx512;
-#elif HWY_STATIC_TARGET == HWY_NEON
-    Level::neon;
-#elif HWY_STATIC_TARGET == HWY_SVE
-    Level::sve;
-#elif HWY_STATIC_TARGET == HWY_SVE2
-    Level::sve2;
-#else
-    Level::other;
-#endif
-
-namespace detail {
-
-inline bool cpu_has_avx2() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-#else
-  return false;
-#endif
-}
-
-inline bool cpu_has_avx512() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bw");
-#else
-  return false;
-#endif
-}
-
-// Levels that are compiled beside the static one.
+// Levels that are compiled beside the static one. (Written out, for a macro that expands to
+// `defined` is undefined behaviour.)
 #if !defined(QUERN_STATIC_SIMD) && (HWY_TARGETS & HWY_AVX3) && HWY_STATIC_TARGET != HWY_AVX3
 #define QUERN_HAVE_AVX512 1
 #else
@@ -97,17 +43,118 @@ inline bool cpu_has_avx512() noexcept {
 #define QUERN_HAVE_EMU128 0
 #endif
 
+#if QUERN_HAVE_AVX2 || QUERN_HAVE_AVX512
+#include <cpuid.h>
+#endif
+
+QUERN_NAMESPACE_BEGIN
+namespace simd {
+
+/// Instruction sets, worse before better within one architecture. `scalar` and `emu128` are
+/// portable code: what plain -O2 gives on x86 with g++ and with clang. `sse2`, `ssse3` and `sse4`
+/// are there only where the compiler's flags ask for just that.
+enum class Level : int {
+  scalar,
+  emu128,
+  other,
+  neon,
+  sve,
+  sve2,
+  sse2,
+  ssse3,
+  sse4,
+  avx2,
+  avx512
+};
+
+/// "avx2" and the like.
+[[nodiscard]] constexpr std::string_view name(Level level) noexcept {
+  constexpr std::string_view names[] = {"scalar", "emu128", "other", "neon", "sve",   "sve2",
+                                        "sse2",   "ssse3",  "sse4",  "avx2", "avx512"};
+  return names[static_cast<int>(level)];
+}
+
+/// The level that the compiler's own flags allow; the rest of the program runs on it.
+inline constexpr Level static_level =
+#if HWY_STATIC_TARGET == HWY_SCALAR
+    Level::scalar;
+#elif HWY_STATIC_TARGET == HWY_EMU128
+    Level::emu128;
+#elif defined(HWY_SSE2) && HWY_STATIC_TARGET == HWY_SSE2
+    Level::sse2;
+#elif HWY_STATIC_TARGET == HWY_SSSE3
+    Level::ssse3;
+#elif HWY_STATIC_TARGET == HWY_SSE4
+    Level::sse4;
+#elif HWY_STATIC_TARGET == HWY_AVX2
+    Level::avx2;
+#elif HWY_STATIC_TARGET <= HWY_AVX3  // and its refinements: lower bits are better
+    Level::avx512;
+#elif HWY_STATIC_TARGET == HWY_NEON
+    Level::neon;
+#elif defined(HWY_NEON_WITHOUT_AES) && HWY_STATIC_TARGET == HWY_NEON_WITHOUT_AES
+    Level::neon;
+#elif HWY_STATIC_TARGET == HWY_SVE
+    Level::sve;
+#elif HWY_STATIC_TARGET == HWY_SVE2
+    Level::sve2;
+#else
+    Level::other;
+#endif
+
+namespace detail {
+
+#if QUERN_HAVE_AVX2 || QUERN_HAVE_AVX512
+/// What the CPU has and the system saves on a task switch.
+struct CpuFeatures {
+  bool avx2 = false;
+  bool avx512 = false;
+};
+
+inline std::uint64_t enabled_state() noexcept {
+  std::uint32_t low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (std::uint64_t{high} << 32) | low;
+}
+
+inline CpuFeatures detect_cpu() noexcept {
+  CpuFeatures found;
+  unsigned a = 0, b = 0, c1 = 0, b7 = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c1, &d) == 0) return found;
+  if (__get_cpuid_count(7, 0, &a, &b7, &c, &d) == 0) return found;
+  constexpr unsigned os_saves = 1u << 27, fma = 1u << 12, avx = 1u << 28, f16c = 1u << 29;
+  constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
+  constexpr unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;  // F DQ CD BW VL
+  if ((c1 & os_saves) == 0) return found;
+  const std::uint64_t state = enabled_state();
+  const unsigned wanted1 = fma | avx | f16c, wanted7 = bmi1 | avx2 | bmi2;
+  found.avx2 = (state & 0x6) == 0x6 && (c1 & wanted1) == wanted1 && (b7 & wanted7) == wanted7;
+  found.avx512 = found.avx2 && (state & 0xE6) == 0xE6 && (b7 & avx512) == avx512;
+  return found;
+}
+#else
+struct CpuFeatures {
+  bool avx2 = false;
+  bool avx512 = false;
+};
+inline CpuFeatures detect_cpu() noexcept { return {}; }
+#endif
+
 }  // namespace detail
 
 /// Levels that were compiled in and that this CPU can run, best first.
 [[nodiscard]] inline const std::vector<Level>& attainable_levels() {
   static const std::vector<Level> levels = [] {
+    const detail::CpuFeatures cpu = detail::detect_cpu();
     std::vector<Level> found;
-    if (QUERN_HAVE_AVX512 && detail::cpu_has_avx512()) found.push_back(Level::avx512);
-    if (QUERN_HAVE_AVX2 && detail::cpu_has_avx2() && static_level != Level::avx512)
-      found.push_back(Level::avx2);
+    // The static level is at its place among them: a program compiled for it runs on it.
+    const auto add = [&found](bool have, Level level) {
+      if (have && static_level < level) found.push_back(level);
+    };
+    add(QUERN_HAVE_AVX512 && cpu.avx512, Level::avx512);
+    add(QUERN_HAVE_AVX2 && cpu.avx2, Level::avx2);
     found.push_back(static_level);
-    if (QUERN_HAVE_AVX2 && static_level == Level::avx512) found.push_back(Level::avx2);
+    if (QUERN_HAVE_AVX2 && static_level > Level::avx2) found.push_back(Level::avx2);
     if (QUERN_HAVE_EMU128) found.push_back(Level::emu128);
     if (QUERN_HAVE_SCALAR) found.push_back(Level::scalar);
     return found;
