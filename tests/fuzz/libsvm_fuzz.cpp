@@ -36,8 +36,8 @@ void check(const quern::io::SparseTable<float>& table) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
-  for (const auto base : {quern::io::IndexBase::automatic, quern::io::IndexBase::zero,
-                          quern::io::IndexBase::one}) {
+  for (const auto base :
+       {quern::io::IndexBase::automatic, quern::io::IndexBase::zero, quern::io::IndexBase::one}) {
     quern::io::LibsvmOptions options;
     options.index_base = base;
     options.limits.max_bytes = 1 << 20;

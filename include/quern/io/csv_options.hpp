@@ -58,19 +58,19 @@ struct CsvOptions {
   /// missing value; at most the first may be empty) and the second record has a number or a
   /// missing value or does not exist, or when it holds all feature names of `schema`.
   CsvHeader header = CsvHeader::automatic;
-  std::optional<Column> label;   ///< none: the table has no labels
-  std::optional<Column> weight;  ///< none: the table has no weights
-  std::vector<Column> ignore;    ///< columns that are neither features nor anything else
+  std::optional<Column> label{};   ///< none: the table has no labels
+  std::optional<Column> weight{};  ///< none: the table has no weights
+  std::vector<Column> ignore{};    ///< columns that are neither features nor anything else
   /// Columns that hold categories even where all texts are numbers. What is in neither list is
   /// numeric when every text that is not missing is a number.
-  std::vector<Column> categorical;
-  std::vector<Column> numeric;  ///< columns where other text is an error
+  std::vector<Column> categorical{};
+  std::vector<Column> numeric{};  ///< columns where other text is an error
   /// Texts that mean "missing", compared after blanks and quotes were taken off.
   std::vector<std::string> missing{"", "?", "NA", "N/A", "NaN", "nan", "NULL", "null"};
   /// A text column with more distinct texts than this is an error, not a category.
   std::int64_t max_categories = 65536;
   std::int64_t max_columns = std::int64_t{1} << 20;
-  Limits limits;
+  Limits limits{};
   /// The schema of the training data, for reading data to predict. Features are found by name when
   /// the file has a header and the schema has names, otherwise by position; a label column may be
   /// absent; text that the dictionary does not have becomes missing and is counted in

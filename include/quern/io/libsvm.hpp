@@ -39,7 +39,7 @@ struct LibsvmOptions {
   /// Columns of the table; 0: the largest index decides. A larger index is an error. Give the
   /// training table's cols and index_base when reading data to predict.
   std::int64_t cols = 0;
-  Limits limits;
+  Limits limits{};
 };
 
 namespace detail {

@@ -37,7 +37,7 @@ struct NpyOptions {
   /// Refuse a file whose element type is not T; otherwise elements are converted: to integers
   /// exactly or not at all, to floating point rounded, never from finite to infinite.
   bool exact_type = false;
-  Limits limits;
+  Limits limits{};
 };
 
 namespace detail {
