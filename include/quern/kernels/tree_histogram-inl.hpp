@@ -90,24 +90,27 @@ constexpr std::int64_t kHistogramPrefetch = 16;
 template <int kWords>
 void histogram_dense(const DenseCodes& block, const RowList& rows,
                      const std::int64_t* HWY_RESTRICT gradients, std::int64_t* HWY_RESTRICT cells) {
-  const auto add = [&](std::int64_t row) HWY_ATTR {
-    add_dense_row<kWords>(block.codes + row * block.stride, block.offsets, block.features,
-                          RowGradient<kWords>(gradients + row * kWords), cells);
-  };
+  const std::uint8_t* HWY_RESTRICT codes = block.codes;
+  const std::int32_t* HWY_RESTRICT offsets = block.offsets;
+  const std::int64_t stride = block.stride, features = block.features;
   if (rows.index == nullptr) {
-    for (std::int64_t i = 0; i < rows.size; ++i) add(rows.first + i);
+    for (std::int64_t row = rows.first; row < rows.first + rows.size; ++row)
+      add_dense_row(codes + row * stride, offsets, features,
+                    RowGradient<kWords>(gradients + row * kWords), cells);
     return;
   }
-  std::int64_t i = 0;
-  for (; i + kHistogramPrefetch < rows.size; ++i) {
-    const std::int64_t ahead = rows.index[i + kHistogramPrefetch];
-    const std::uint8_t* codes = block.codes + ahead * block.stride;
-    hwy::Prefetch(codes);
-    hwy::Prefetch(codes + block.stride - 1);
-    hwy::Prefetch(gradients + ahead * kWords);
-    add(rows.index[i]);
+  const std::int64_t near = rows.size > kHistogramPrefetch ? rows.size - kHistogramPrefetch : 0;
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    const std::int64_t row = rows.index[i];
+    if (i < near) {
+      const std::int64_t ahead = rows.index[i + kHistogramPrefetch];
+      hwy::Prefetch(codes + ahead * stride);
+      hwy::Prefetch(codes + ahead * stride + stride - 1);
+      hwy::Prefetch(gradients + ahead * kWords);
+    }
+    add_dense_row(codes + row * stride, offsets, features,
+                  RowGradient<kWords>(gradients + row * kWords), cells);
   }
-  for (; i < rows.size; ++i) add(rows.index[i]);
 }
 
 /// The same for a sparse block, whose rows list the cells that are not their feature's default.
