@@ -208,7 +208,7 @@ std::string npy_head(const std::array<Index, Rank>& shape) {
   text += order;
   text += kind + std::to_string(sizeof(T)) + "', 'fortran_order': False, 'shape': (";
   for (Index extent : shape) text += std::to_string(extent) + ", ";
-  if (Rank > 1) text.resize(text.size() - 2);
+  text.resize(text.size() - (Rank > 1 ? 2 : 1));  // (2, 3) but (3,)
   text += "), }";
   constexpr std::size_t before = 10;
   const std::size_t size = (before + text.size() + 1 + 63) / 64 * 64;
