@@ -19,7 +19,7 @@
 #endif
 
 #include "quern/core/config.hpp"
-#include "quern/kernels/functors.hpp"
+#include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/math-inl.hpp"
 #include "quern/kernels/partial-inl.hpp"
 

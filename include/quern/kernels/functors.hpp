@@ -3,7 +3,7 @@
 /// \file
 /// Names of the functions that kernels apply to whole vectors. A name is an empty or small struct
 /// that any code may make; what it does is written once per SIMD target, as the specialisation
-/// `Vectorized<Name>` of math-inl.hpp. Add a function by adding a name here and its specialisation
+/// `Vectorized<Name>` of functors-inl.hpp. Add a function by adding a name here and its specialisation
 /// there (or in an `-inl.hpp` of your own that comes before the kernels that use it).
 ///
 /// Error bounds in ulp hold at every SIMD level for float and double; see math-inl.hpp.
@@ -16,17 +16,17 @@
 QUERN_NAMESPACE_BEGIN
 namespace kernels {
 
-/// e^x, within 1 ulp. Overflows to infinity, underflows gradually.
+/// e^x, within 1.1 ulp. Overflows to infinity, underflows gradually.
 struct Exp {};
-/// 2^x, within 1 ulp. Overflows to infinity, underflows gradually; exact for whole numbers.
+/// 2^x, within 1.25 ulp. Overflows to infinity, underflows gradually; exact for whole numbers.
 struct Exp2 {};
 /// Natural logarithm, within 1 ulp; log(0) = -inf, NaN below 0. Takes subnormal numbers.
 struct Log {};
-/// Hyperbolic tangent, within 2.5 ulp, relatively exact near 0, odd.
+/// Hyperbolic tangent, within 2.6 ulp, relatively exact near 0, odd.
 struct Tanh {};
 /// 1 / (1 + e^-x), within 2.5 ulp also where it is tiny; neither tail overflows inside.
 struct Sigmoid {};
-/// log(1 + e^x), within 2 ulp; x itself for large x, e^x for very negative ones.
+/// log(1 + e^x), within 2.1 ulp; x itself for large x, e^x for very negative ones.
 struct Softplus {};
 /// Error function, within 1.5 ulp, relatively exact near 0, odd.
 struct Erf {};
@@ -40,6 +40,12 @@ struct Square {};
 template <class T>
 struct ExpMinus {
   T shift;
+};
+/// (x - first) - second, in this order.
+template <class T>
+struct MinusBoth {
+  T first;
+  T second;
 };
 /// scale * x.
 template <class T>
