@@ -6,9 +6,9 @@ What is measured: one call on data that is already there, into an output that is
 functions, built with plain -O2. Torch is called from Python, so on the 4k arrays its figure holds
 about a microsecond of dispatch; the 32k arrays (in L2) tell the loops apart, the 16M ones are bound
 by memory. Eigen is compiled at -O2 ("eigen") and with -march=native ("eigen-native"), both with
-OpenMP. Quality is an error: for products the largest over 64 rows, in units of
+OpenMP. Quality is an error: for products the largest over some rows, in units of
 eps * sum |a||b|; for functions the largest relative error; for reductions relative to sum |x|.
-Every one is against float64.
+Every one is against the next wider type.
 """
 
 import math
@@ -94,12 +94,13 @@ def uniform(seed, shape, dtype, low=-1.0, high=1.0):
 
 
 def gemm_quality(left, right):
-    """Largest error over 64 rows, in units of eps * |a||b|."""
+    """Largest error over some rows, in units of eps * |a||b|; doubles against long doubles."""
 
     def quality(answer, folder):
-        a = numpy.load(os.path.join(folder, left)).astype(numpy.float64)
-        b = numpy.load(os.path.join(folder, right)).astype(numpy.float64)
-        rows = numpy.linspace(0, len(a) - 1, min(64, len(a))).astype(int)
+        wide, count = (numpy.float64, 64) if answer.dtype == numpy.float32 else (numpy.longdouble, 4)
+        a = numpy.load(os.path.join(folder, left)).astype(wide)
+        b = numpy.load(os.path.join(folder, right)).astype(wide)
+        rows = numpy.linspace(0, len(a) - 1, min(count, len(a))).astype(int)
         scale = numpy.abs(a[rows]) @ numpy.abs(b) * numpy.finfo(answer.dtype).eps
         return numpy.max(numpy.abs(answer[rows] - a[rows] @ b) / scale)
 
