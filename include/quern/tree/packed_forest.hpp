@@ -35,10 +35,10 @@ namespace tree {
 
 /// What a forest is packed from; only looked at while packing. Trees must have passed Tree::check.
 struct ForestSource {
-  std::span<const Tree> trees;
-  std::span<const std::int32_t> tree_outputs;  ///< (trees), or empty: all add to output 0
-  std::span<const double> tree_weights;        ///< (trees), or empty: all one
-  std::span<const double> base;                ///< (outputs): where the sums start
+  std::span<const Tree> trees = {};
+  std::span<const std::int32_t> tree_outputs = {};  ///< (trees), or empty: all add to output 0
+  std::span<const double> tree_weights = {};        ///< (trees), or empty: all one
+  std::span<const double> base = {};                ///< (outputs): where the sums start
   std::int64_t features = 0;
   InputType input_type = InputType::float32;
 };
