@@ -3,10 +3,10 @@
 /// \file
 /// Features to bytes: transposed tiles, floats to ordered keys, and keys to bin codes.
 ///
-/// A code is the number of cuts at most x, plus one. Comparing with all cuts, or with 16 and then 16
-/// of them, costs 2 to 3 ns a value. A table by the key's upper bits leaves one compare for nearly
-/// all data, since a bucket rarely holds more than one cut; the bucket number is computed a vector at
-/// a time, the two loads that follow are scalar, because gathers are no faster.
+/// A code is the number of cuts at most x, plus one. Comparing with all cuts, or with 16 and then
+/// 16 of them, costs 2 to 3 ns a value. A table by the key's upper bits leaves one compare for
+/// nearly all data, since a bucket rarely holds more than one cut; the bucket number is computed a
+/// vector at a time, the two loads that follow are scalar, because gathers are no faster.
 
 #if defined(QUERN_KERNELS_TREE_BINNING_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_KERNELS_TREE_BINNING_INL_HPP
@@ -140,12 +140,13 @@ HWY_INLINE void buckets_of(const Key* HWY_RESTRICT keys, std::int64_t size,
   for (; i < size; ++i) {
     const Key key = keys[i];
     const Key inside = key < search.first ? search.first : key > search.last ? search.last : key;
-    buckets[i] = static_cast<Key>(
-        (static_cast<Bits>(inside) - static_cast<Bits>(search.first)) >> search.shift);
+    buckets[i] = static_cast<Key>((static_cast<Bits>(inside) - static_cast<Bits>(search.first)) >>
+                                  search.shift);
   }
 }
 
-/// kSteps halvings over the cuts from the bucket's first, after which code - 1 cuts are at most key.
+/// kSteps halvings over the cuts from the bucket's first, after which code - 1 cuts are at most
+/// key.
 template <int kSteps, class Key>
 HWY_INLINE void search_buckets(const Key* HWY_RESTRICT keys, const Key* HWY_RESTRICT buckets,
                                std::int64_t size, const CodeSearch<Key>& search,

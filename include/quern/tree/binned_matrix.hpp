@@ -23,10 +23,9 @@ inline constexpr std::uint8_t missing_code = 0;
 /// Cut points of every feature. Value x of feature f has the code 1 + #{cuts c of f: c <= x}; the
 /// split "codes <= b go left" is the test x < cut(f, b).
 struct Cuts {
-  std::vector<std::int64_t> offsets = {
-      0};                      ///< (features + 1): cuts of f are [offsets[f], offsets[f+1])
-  std::vector<double> values;  ///< ascending within a feature, none is NaN
-  std::vector<std::uint8_t> has_missing;  ///< (features): a missing value was seen
+  std::vector<std::int64_t> offsets = {0};  ///< (features + 1): f has [offsets[f], offsets[f + 1])
+  std::vector<double> values;               ///< ascending within a feature, none is NaN
+  std::vector<std::uint8_t> has_missing;    ///< (features): a missing value was seen
 
   [[nodiscard]] std::int32_t features() const noexcept {
     return static_cast<std::int32_t>(offsets.size()) - 1;

@@ -94,16 +94,14 @@ class QuantileSketch {
   static Bits order_bits(Key key) noexcept {
     return static_cast<Bits>(key) ^ (Bits{1} << (key_bits - 1));
   }
-  [[nodiscard]] int shift() const noexcept {
-    return key_bits - 16 - 8 * static_cast<int>(tables_.size());
-  }
-  /// Counter of a key, tables_.size() being Depth.
+  [[nodiscard]] int shift() const noexcept { return key_bits - 16 - 8 * depth_; }
+  /// Slot of a key in the deepest table, 0 when it is in none. Depth is depth_, or -1: read it.
   template <int Depth>
-  std::size_t counter(Bits key) const noexcept;
+  static std::size_t slot_of(const std::uint8_t* tables, int depth, Bits key) noexcept;
   template <int Depth>
   void count(const Key* keys, const Count* weights, std::int64_t n);
+  template <int Depth>
   void gather(const Key* keys, const Count* weights, std::int64_t n);
-  [[nodiscard]] std::size_t slot_of(Bits key) const noexcept;
 
   [[nodiscard]] std::vector<Bucket> top_buckets() const;
   [[nodiscard]] std::vector<Bucket> deep_buckets() const;
@@ -122,10 +120,10 @@ class QuantileSketch {
   bool few_ = true;   ///< may still have at most max_bin distinct values
   bool all_ = false;  ///< all rows are gathered
   bool gathering_ = false;
-  std::vector<Count> top_;                         ///< by the upper 16 bits
-  std::vector<Count> counts_;                      ///< by slot and the next 8 bits
-  std::vector<std::vector<std::uint8_t>> tables_;  ///< slot by upper bits, by slot and 8 bits, …
-  std::vector<std::vector<std::uint8_t>> spare_;
+  std::vector<Count> top_;            ///< by the upper 16 bits
+  std::vector<Count> counts_;         ///< by slot and the next 8 bits
+  int depth_ = 0;                     ///< number of tables
+  std::vector<std::uint8_t> tables_;  ///< slot by the upper bits, by slot and 8 bits, …
   std::vector<Bucket> slots_;
   std::vector<Entry> gathered_;
   std::vector<Target> targets_;
@@ -142,10 +140,7 @@ void QuantileSketch<Key, Count>::reset(int max_bin, std::int64_t rows) {
   few_ = true;
   all_ = gathering_ = rows <= sorted_rows;
   if (!all_) top_.assign(top_size, 0);
-  while (!tables_.empty()) {
-    spare_.push_back(std::move(tables_.back()));
-    tables_.pop_back();
-  }
+  depth_ = 0;
   slots_.clear();
   gathered_.clear();
   targets_.clear();
@@ -156,8 +151,19 @@ template <class Key, class Count>
 void QuantileSketch<Key, Count>::add(const Key* keys, const Count* weights, std::int64_t n,
                                      Key bits) {
   bits_ |= static_cast<Bits>(bits);
-  if (gathering_) return gather(keys, weights, n);
-  switch (tables_.size()) {
+  if (gathering_) {
+    switch (depth_) {
+      case 0:
+        return gather<0>(keys, weights, n);
+      case 1:
+        return gather<1>(keys, weights, n);
+      case 2:
+        return gather<2>(keys, weights, n);
+      default:
+        return gather<-1>(keys, weights, n);
+    }
+  }
+  switch (depth_) {
     case 0:
       return count<0>(keys, weights, n);
     case 1:
@@ -165,50 +171,53 @@ void QuantileSketch<Key, Count>::add(const Key* keys, const Count* weights, std:
     case 2:
       return count<2>(keys, weights, n);
     default:
-      return count<3>(keys, weights, n);
+      return count<-1>(keys, weights, n);
   }
-}
-
-/// Slot of a key in the deepest table, 0 when it is in none.
-template <class Key, class Count>
-std::size_t QuantileSketch<Key, Count>::slot_of(Bits key) const noexcept {
-  std::size_t slot = tables_[0][key >> (key_bits - 16)];
-  for (std::size_t level = 1; level < tables_.size(); ++level) {
-    const int down = key_bits - 16 - 8 * static_cast<int>(level);
-    slot = tables_[level][slot * 256 + ((key >> down) & 255u)];
-  }
-  return slot;
 }
 
 template <class Key, class Count>
 template <int Depth>
-std::size_t QuantileSketch<Key, Count>::counter(Bits key) const noexcept {
-  if constexpr (Depth == 0) {
-    return key >> (key_bits - 16);
-  } else if constexpr (Depth == 1) {
-    const std::size_t slot = tables_[0][key >> (key_bits - 16)];
-    return slot * 256 + ((key >> (key_bits - 24)) & 255u);
-  } else {
-    return slot_of(key) * 256 + ((key >> shift()) & 255u);
+std::size_t QuantileSketch<Key, Count>::slot_of(const std::uint8_t* tables, int depth,
+                                             Bits key) noexcept {
+  const int last = Depth < 0 ? depth : Depth;
+  std::size_t found = tables[key >> (key_bits - 16)];
+  for (int level = 1; level < last; ++level) {
+    tables += top_size;
+    found = tables[found * 256 + ((key >> (key_bits - 16 - 8 * level)) & 255u)];
   }
+  return found;
 }
 
 template <class Key, class Count>
 template <int Depth>
 void QuantileSketch<Key, Count>::count(const Key* keys, const Count* weights, std::int64_t n) {
   Count* const counts = Depth == 0 ? top_.data() : counts_.data();
+  const std::uint8_t* const tables = tables_.data();
+  const int depth = depth_, down = shift();
+  const auto counter = [=](Key signed_key) -> Count& {
+    const Bits key = order_bits(signed_key);
+    if constexpr (Depth == 0) return counts[key >> (key_bits - 16)];
+    return counts[slot_of<Depth>(tables, depth, key) * 256 + ((key >> down) & 255u)];
+  };
   if (weights == nullptr) {
-    for (std::int64_t i = 0; i < n; ++i) ++counts[counter<Depth>(order_bits(keys[i]))];
+    for (std::int64_t i = 0; i < n; ++i) ++counter(keys[i]);
   } else {
-    for (std::int64_t i = 0; i < n; ++i) counts[counter<Depth>(order_bits(keys[i]))] += weights[i];
+    for (std::int64_t i = 0; i < n; ++i) counter(keys[i]) += weights[i];
   }
 }
 
 template <class Key, class Count>
+template <int Depth>
 void QuantileSketch<Key, Count>::gather(const Key* keys, const Count* weights, std::int64_t n) {
+  const std::uint8_t* const tables = tables_.data();
+  const int depth = depth_;
   for (std::int64_t i = 0; i < n; ++i) {
     // A missing key is in no slot, so one well predicted branch tells both once there are slots.
-    if (all_ ? keys[i] == kernels::missing_key<Key> : slot_of(order_bits(keys[i])) == 0) continue;
+    if constexpr (Depth == 0) {
+      if (keys[i] == kernels::missing_key<Key>) continue;
+    } else {
+      if (slot_of<Depth>(tables, depth, order_bits(keys[i])) == 0) continue;
+    }
     const Count weight = weights == nullptr ? Count{1} : weights[i];
     if (weight > 0) gathered_.push_back({keys[i], weight});
   }
@@ -221,8 +230,8 @@ void QuantileSketch<Key, Count>::merge(const QuantileSketch& other) {
     gathered_.insert(gathered_.end(), other.gathered_.begin(), other.gathered_.end());
     return;
   }
-  std::vector<Count>& mine = tables_.empty() ? top_ : counts_;
-  const std::vector<Count>& theirs = tables_.empty() ? other.top_ : other.counts_;
+  std::vector<Count>& mine = depth_ == 0 ? top_ : counts_;
+  const std::vector<Count>& theirs = depth_ == 0 ? other.top_ : other.counts_;
   for (std::size_t i = 0; i < mine.size(); ++i) mine[i] += theirs[i];
 }
 
@@ -266,7 +275,7 @@ auto QuantileSketch<Key, Count>::gathered_buckets() -> std::vector<Bucket> {
     if (!buckets.empty() && buckets.back().prefix == key) {
       buckets.back().weight += entry.weight;
     } else {
-      const std::size_t here = all_ ? 0 : slot_of(key);
+      const std::size_t here = all_ ? 0 : slot_of<-1>(tables_.data(), depth_, key);
       if (here != slot) below = slots_[here - 1].below;
       slot = here;
       buckets.push_back({key, 0, below, entry.weight});
@@ -332,20 +341,17 @@ bool QuantileSketch<Key, Count>::resolve(const std::vector<Bucket>& values) {
 /// Prepares a pass inside \p buckets.
 template <class Key, class Count>
 bool QuantileSketch<Key, Count>::descend(std::vector<Bucket> buckets) {
-  std::vector<std::uint8_t> table;
-  if (!spare_.empty()) {
-    table = std::move(spare_.back());
-    spare_.pop_back();
-  }
-  table.assign(top_size, 0);
+  const std::size_t base = static_cast<std::size_t>(depth_) * top_size;
+  if (tables_.size() < base + top_size) tables_.resize(base + top_size);
+  std::fill_n(tables_.data() + base, top_size, std::uint8_t{0});
   std::uint64_t weight = 0;
   for (std::size_t s = 0; s < buckets.size(); ++s) {
     const std::size_t at =
-        tables_.empty() ? buckets[s].prefix : buckets[s].slot * 256 + (buckets[s].prefix & 255u);
-    table[at] = static_cast<std::uint8_t>(s + 1);
+        depth_ == 0 ? buckets[s].prefix : buckets[s].slot * 256 + (buckets[s].prefix & 255u);
+    tables_[base + at] = static_cast<std::uint8_t>(s + 1);
     weight += buckets[s].weight;
   }
-  tables_.push_back(std::move(table));
+  ++depth_;
   slots_ = std::move(buckets);
   const double share = static_cast<double>(weight) / static_cast<double>(total_);
   gathering_ = share * static_cast<double>(rows_) <= static_cast<double>(gathered_rows);
@@ -356,9 +362,9 @@ bool QuantileSketch<Key, Count>::descend(std::vector<Bucket> buckets) {
 
 template <class Key, class Count>
 bool QuantileSketch<Key, Count>::advance() {
-  std::vector<Bucket> buckets = gathering_        ? gathered_buckets()
-                                : tables_.empty() ? top_buckets()
-                                                  : deep_buckets();
+  std::vector<Bucket> buckets = gathering_    ? gathered_buckets()
+                                : depth_ == 0 ? top_buckets()
+                                              : deep_buckets();
   if (!started_ && !buckets.empty()) total_ = buckets.back().below + buckets.back().weight;
   started_ = true;
   if (total_ == 0) return false;
@@ -371,10 +377,7 @@ bool QuantileSketch<Key, Count>::advance() {
     if (!resolve(values)) return false;
     // Successors may lie in any bucket: look for them from the top.
     if (!all_) {
-      while (!tables_.empty()) {
-        spare_.push_back(std::move(tables_.back()));
-        tables_.pop_back();
-      }
+      depth_ = 0;
       gathering_ = false;
       buckets = top_buckets();
       down = shift();

@@ -44,7 +44,7 @@ class DenseCoder {
 
   void run(const MatrixView<const T>& m, const std::vector<Key>& cuts, BlockRange rows,
            BlockRange features, BinnedMatrix& out) {
-    keys_.reset(static_cast<std::size_t>(features.size() * tile_rows));
+    keys_.reset(static_cast<std::size_t>(features.size() * tile_stride));
     tables_.resize(static_cast<std::size_t>(features.size()));
     for (std::int64_t f = features.begin; f < features.end; ++f)
       tables_[static_cast<std::size_t>(f - features.begin)].build(
@@ -59,7 +59,7 @@ class DenseCoder {
     summaries_.assign(static_cast<std::size_t>(features.size()), {});
     load_keys(m, rows, features.begin, features.size(), keys_.data(), summaries_.data());
     for (std::int64_t j = 0; j < features.size(); ++j) {
-      const Key* const keys = keys_.data() + j * tile_rows;
+      const Key* const keys = keys_.data() + j * tile_stride;
       const auto at = static_cast<std::size_t>(j);
       if (summaries_[at].infinite)
         throw_infinite_in<T>("quern::tree::bin", keys, rows, features.begin + j);

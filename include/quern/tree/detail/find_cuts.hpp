@@ -85,7 +85,7 @@ class DenseCutFinder {
            std::int64_t first, std::int64_t count, FeatureCuts<T>* out) {
     const auto size = static_cast<std::size_t>(count);
     if (sketches_.size() < size) sketches_.resize(size);
-    keys_.reset(size * static_cast<std::size_t>(tile_rows));
+    keys_.reset(size * static_cast<std::size_t>(tile_stride));
     weights_.reset(weights == nullptr ? 0 : static_cast<std::size_t>(tile_rows));
     summaries_.assign(size, {});
     active_.assign(size, 1);
@@ -111,7 +111,7 @@ class DenseCutFinder {
         weights_[static_cast<std::size_t>(i)] = static_cast<Count>((*weights)[rows.begin + i]);
       for (std::int64_t j = 0; j < count; ++j) {
         const auto at = static_cast<std::size_t>(j);
-        const Key* const keys = keys_.data() + j * tile_rows;
+        const Key* const keys = keys_.data() + j * tile_stride;
         if (summaries_[at].infinite)
           throw_infinite_in<T>("quern::tree::make_cuts", keys, rows, first + j);
         if (active_[at])

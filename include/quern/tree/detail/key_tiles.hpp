@@ -30,6 +30,8 @@ namespace tree::detail {
 
 /// Rows of a tile. With 16 features of 4 bytes it fits the second-level cache beside counters.
 inline constexpr std::int64_t tile_rows = 1024;
+/// Keys from one feature of a tile to the next: no power of two, or all would share cache sets.
+inline constexpr std::int64_t tile_stride = tile_rows + 16;
 
 /// Features of a tile: those that share a cache line of a row-major matrix.
 template <class T>
@@ -47,7 +49,7 @@ void summarize(KeyOf<T> key, KeySummary<KeyOf<T>>& summary) {
   summary.bits |= missing ? 0 : key;
 }
 
-/// Keys of a tile: out[j * tile_rows + i] is that of row rows.begin + i and feature first + j.
+/// Keys of a tile: out[j * tile_stride + i] is that of row rows.begin + i and feature first + j.
 template <class T>
 void load_keys(const MatrixView<const T>& m, BlockRange rows, std::int64_t first,
                std::int64_t count, KeyOf<T>* out, KeySummary<KeyOf<T>>* summaries) {
@@ -56,11 +58,10 @@ void load_keys(const MatrixView<const T>& m, BlockRange rows, std::int64_t first
   // Keys are made from the bits in place; a column without gaps needs no copy before that.
   if (m.row_stride() != 1 && m.col_stride() == 1) {
     const Key* const words = reinterpret_cast<const Key*>(x);
-    QUERN_DISPATCH(
-        transpose_words(words, m.row_stride(), rows.size(), count, out, tile_rows));
+    QUERN_DISPATCH(transpose_words(words, m.row_stride(), rows.size(), count, out, tile_stride));
   }
   for (std::int64_t j = 0; j < count; ++j) {
-    Key* const keys = out + j * tile_rows;
+    Key* const keys = out + j * tile_stride;
     const Key* bits = keys;
     if (m.row_stride() == 1) {
       bits = reinterpret_cast<const Key*>(x + j * m.col_stride());
@@ -68,8 +69,7 @@ void load_keys(const MatrixView<const T>& m, BlockRange rows, std::int64_t first
       for (std::int64_t i = 0; i < rows.size(); ++i)
         keys[i] = std::bit_cast<Key>(x[i * m.row_stride() + j * m.col_stride()]);
     }
-    QUERN_DISPATCH(
-        summarized_keys(bits, rows.size(), infinity_key<Key>, keys, summaries + j));
+    QUERN_DISPATCH(summarized_keys(bits, rows.size(), infinity_key<Key>, keys, summaries + j));
   }
 }
 
@@ -104,9 +104,8 @@ class CodeTable {
     std::fill(cuts_ + count, cuts_ + cut_capacity, (std::numeric_limits<Key>::max)());
     search_.first = count > 0 ? cuts_[0] : 0;
     search_.last = count > 0 ? cuts_[count - 1] : 0;
-    const int width =
-        static_cast<int>(std::bit_width(static_cast<Bits>(search_.last) -
-                                        static_cast<Bits>(search_.first)));
+    const int width = static_cast<int>(
+        std::bit_width(static_cast<Bits>(search_.last) - static_cast<Bits>(search_.first)));
     for (int bits = 8;; bits += 4) {  // the smallest table with at most one cut a bucket
       search_.shift = width > bits ? width - bits : 0;
       search_.steps = static_cast<int>(std::bit_width(most_in_bucket(count)));
