@@ -11,5 +11,6 @@
 #include "quern/io/libsvm.hpp"
 #include "quern/io/npy.hpp"
 #include "quern/io/table.hpp"
+#include "quern/io/xgboost_json.hpp"
 
 #endif  // QUERN_IO_IO_HPP
