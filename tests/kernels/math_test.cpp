@@ -120,15 +120,15 @@ std::vector<T> arguments() {
   std::vector<T> x;
   std::mt19937_64 random(20);
   if constexpr (std::is_same_v<T, float>) {
-    for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 2003) {
+    for (std::uint64_t bits = 0; bits < (std::uint64_t{1} << 32); bits += 4003) {
       x.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
     }
   } else {
-    for (int i = 0; i < 300000; ++i) x.push_back(std::bit_cast<double>(random()));
+    for (int i = 0; i < 150000; ++i) x.push_back(std::bit_cast<double>(random()));
   }
   for (const double range : {1e-3, 0.3, 1.0, 3.0, 10.0, 40.0, 110.0, 760.0, 1100.0}) {
     std::uniform_real_distribution<double> uniform(-range, range);
-    for (int i = 0; i < 60000; ++i) x.push_back(static_cast<T>(uniform(random)));
+    for (int i = 0; i < 30000; ++i) x.push_back(static_cast<T>(uniform(random)));
   }
   std::uniform_real_distribution<double> around_one(0.5, 2.0);
   for (int i = 0; i < 100000; ++i) x.push_back(static_cast<T>(around_one(random)));

@@ -21,7 +21,7 @@ namespace {
 std::vector<std::size_t> lengths() {
   std::vector<std::size_t> all;
   for (std::size_t n = 0; n <= 140; ++n) all.push_back(n);
-  for (const std::size_t n : {255, 256, 257, 511, 512, 513, 1023, 1024, 1025, 2050, 40000}) {
+  for (const std::size_t n : {255u, 256u, 257u, 511u, 512u, 513u, 1023u, 1024u, 1025u, 2050u, 40000u}) {
     all.push_back(n);
   }
   return all;
@@ -108,7 +108,7 @@ TYPED_TEST(Reduce, SumsOfInfinitiesAndNan) {
   for (const simd::Level level : simd::attainable_levels()) {
     const simd::ScopedLevel force(level);
     SCOPED_TRACE(simd::name(level));
-    for (const std::size_t n : {5, 700, 5000}) {
+    for (const std::size_t n : {5u, 700u, 5000u}) {
       std::vector<T> x(n, T{1});
       x[n / 2] = this->infinity;
       EXPECT_EQ(QUERN_DISPATCH(sum(x.data(), n)), this->infinity);
@@ -153,7 +153,7 @@ TYPED_TEST(Reduce, ExtremesOfNothingTiesAndNan) {
     EXPECT_EQ(QUERN_DISPATCH(max_value(nothing, 0)), -this->infinity);
     EXPECT_EQ(QUERN_DISPATCH(min_value(nothing, 0)), this->infinity);
     EXPECT_EQ(QUERN_DISPATCH(arg_max(nothing, 0)), 0u);
-    for (const std::size_t n : {3, 40, 300, 1000}) {
+    for (const std::size_t n : {3u, 40u, 300u, 1000u}) {
       for (const std::size_t at : {std::size_t{0}, n / 3, n - 1}) {
         std::vector<T> x(n, T{1});
         x[at] = 2, x[n - 1] = 2;

@@ -32,7 +32,7 @@ TYPED_TEST(Softmax, RowsAgainstLongDouble) {
   constexpr std::size_t rows = 3;
   std::mt19937_64 random(3);
   std::normal_distribution<double> normal(0, 5);
-  for (const std::size_t cols : {1, 2, 7, 8, 9, 16, 63, 64, 65, 130, 1000, 3000}) {
+  for (const std::size_t cols : {1u, 2u, 7u, 8u, 9u, 16u, 63u, 64u, 65u, 130u, 1000u, 3000u}) {
     const std::size_t stride = cols + 5;
     std::vector<T> x(rows * stride);
     for (T& value : x) value = static_cast<T>(normal(random) + 300);

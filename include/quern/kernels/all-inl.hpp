@@ -4,10 +4,13 @@
 /// The list of all kernels: read once for every target. A new kernel is added here and nowhere else.
 
 #include "quern/kernels/elementwise-inl.hpp"
+#include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
 #include "quern/kernels/math-inl.hpp"
 #include "quern/kernels/objective-inl.hpp"
 #include "quern/kernels/partial-inl.hpp"
+#include "quern/kernels/reduce-inl.hpp"
+#include "quern/kernels/softmax-inl.hpp"
 #include "quern/kernels/tree_binning-inl.hpp"
 #include "quern/kernels/tree_gradient-inl.hpp"
 #include "quern/kernels/tree_histogram-inl.hpp"
