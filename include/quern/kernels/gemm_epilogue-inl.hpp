@@ -7,6 +7,7 @@
 /// `TileEpilogue<E>` is made once a task and called once a vector:
 ///   operator()<kFull>(d, sum, row, col, count): lanes hold columns col, col + 1, ...; unless kFull
 ///     only the first `count` (>= 1) exist.
+///   prefetch<kRows>(row, col): the tile there will be finished soon.
 ///   finish(): after all columns of the task's rows.
 
 #if defined(QUERN_KERNELS_GEMM_EPILOGUE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
@@ -20,6 +21,7 @@
 #include "quern/kernels/gemm_types.hpp"
 #include "quern/kernels/math-inl.hpp"
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include <cstddef>
@@ -74,6 +76,11 @@ struct TileEpilogue<StoreScaled<T>> {
     }
   }
 
+  template <int kRows>
+  HWY_INLINE void prefetch(std::ptrdiff_t row, std::ptrdiff_t col) const {
+    if (e_.col_stride != 1) return;
+    for (int r = 0; r < kRows; ++r) hwy::Prefetch(e_.c + (row + r) * e_.row_stride + col);
+  }
   HWY_INLINE void finish() const {}
 
  private:
@@ -102,6 +109,11 @@ struct TileEpilogue<StoreActivated<T, F>> {
     }
   }
 
+  template <int kRows>
+  HWY_INLINE void prefetch(std::ptrdiff_t row, std::ptrdiff_t col) const {
+    if (e_.col_stride != 1) return;
+    for (int r = 0; r < kRows; ++r) hwy::Prefetch(e_.c + (row + r) * e_.row_stride + col);
+  }
   HWY_INLINE void finish() const {}
 
  private:
@@ -152,6 +164,8 @@ struct TileEpilogue<StoreArgMin<T>> {
                columns_at);
   }
 
+  template <int kRows>
+  HWY_INLINE void prefetch(std::ptrdiff_t, std::ptrdiff_t) const {}
   void finish() const {
     const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(D()));
     for (std::ptrdiff_t i = 0; i < end_ - begin_; ++i) {
