@@ -110,81 +110,107 @@ HWY_INLINE void store_partial(D d, T* HWY_RESTRICT partial, const V (&sums)[kCou
   if constexpr (kIndex + 1 < kCount) store_partial<kIndex + 1>(d, partial, sums);
 }
 
-template <bool kFull, int kIndex, int kCount, class D, class V, class T, class E>
+template <int kIndex, int kCount, class D, class V, class T, class E>
 HWY_INLINE void finish_sums(D d, const GemmTile<T>& tile, const V (&sums)[kCount],
                             const E& epilogue) {
   const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
-  const std::ptrdiff_t at = (kIndex % kTileVectors) * lanes;
-  if (kFull || at < tile.cols) {
-    const std::ptrdiff_t left = tile.cols - at;
-    epilogue.template operator()<kFull>(d, sums[kIndex], tile.row + kIndex / kTileVectors,
-                                        tile.col + at, left < lanes ? left : lanes);
-  }
-  if constexpr (kIndex + 1 < kCount) finish_sums<kFull, kIndex + 1>(d, tile, sums, epilogue);
+  epilogue.template operator()<true>(d, sums[kIndex], tile.row + kIndex / kTileVectors,
+                                     tile.col + (kIndex % kTileVectors) * lanes, lanes);
+  if constexpr (kIndex + 1 < kCount) finish_sums<kIndex + 1>(d, tile, sums, epilogue);
 }
 
-/// `kRows` rows of a tile, from zero to epilogue.
-template <int kRows, bool kPacked, class T, class E>
-HWY_NOINLINE void gemm_rows(const GemmTile<T>& tile, const E& epilogue) {
-  const GemmTag<T> d;
-  using V = hn::VFromD<GemmTag<T>>;
-  V sums[kRows * kTileVectors];
+/// Sums of this block of depth, and those of the blocks before it.
+template <int kRows, bool kPacked, class D, class V, class T>
+HWY_INLINE void sum_products(D d, const GemmTile<T>& tile, V (&sums)[kRows * kTileVectors]) {
   zero_sums<0>(d, sums);
   const T* HWY_RESTRICT a = tile.a;
   const T* HWY_RESTRICT b = tile.b;
   const std::ptrdiff_t a_row_stride = tile.a_row_stride;
   const std::ptrdiff_t a_step = kPacked ? kTileRows : tile.a_depth_stride;
   const std::ptrdiff_t b_step = kPacked ? kTileCols<T> : tile.b_stride;
-  std::ptrdiff_t p = tile.depth;
-  if (tile.last) epilogue.template prefetch<kRows>(tile.row, tile.col);
   // Not unrolled: g++ would load several steps ahead and spill sums for it (measured: 70 for 89
   // GFLOP/s at four steps a turn).
-  for (; p > 0; --p, a += a_step, b += b_step) {
+  for (std::ptrdiff_t p = tile.depth; p > 0; --p, a += a_step, b += b_step) {
     add_row_of_b<kRows, kPacked>(d, a, a_row_stride, b, sums);
   }
   if (!tile.first) add_partial<0>(d, tile.partial, sums);
-  if (!tile.last) {
-    store_partial<0>(d, tile.partial, sums);
-  } else if (tile.cols == kTileCols<T>) {
-    finish_sums<true, 0>(d, tile, sums, epilogue);
-  } else {
-    finish_sums<false, 0>(d, tile, sums, epilogue);
+}
+
+/// `kRows` rows of a tile's sums into memory: scratch, or where the next block of depth finds them.
+template <int kRows, bool kPacked, class T>
+HWY_NOINLINE void gemm_rows(const GemmTile<T>& tile, T* HWY_RESTRICT out) {
+  const GemmTag<T> d;
+  hn::VFromD<GemmTag<T>> sums[kRows * kTileVectors];
+  sum_products<kRows, kPacked>(d, tile, sums);
+  store_partial<0>(d, out, sums);
+}
+
+/// A whole tile from zero to epilogue without leaving the registers: the common case.
+template <class T, class E>
+HWY_NOINLINE void gemm_whole_tile(const GemmTile<T>& tile, const E& epilogue) {
+  const GemmTag<T> d;
+  hn::VFromD<GemmTag<T>> sums[kTileRows * kTileVectors];
+  epilogue.template prefetch<kTileRows>(tile.row, tile.col);
+  sum_products<kTileRows, true>(d, tile, sums);
+  finish_sums<0>(d, tile, sums, epilogue);
+}
+
+/// Any `rows` up to kTileRows into `out`, a tile: those at the lower edge in pieces of 4, 2 and 1.
+template <bool kPacked, class T>
+HWY_INLINE void gemm_some_rows(GemmTile<T> tile, std::ptrdiff_t rows, T* out) {
+  if (rows == kTileRows) return gemm_rows<kTileRows, kPacked>(tile, out);
+  for (std::ptrdiff_t done = 0; rows > 0; rows -= done) {
+    if (rows >= 4) {
+      gemm_rows<4, kPacked>(tile, out);
+      done = 4;
+    } else if (rows >= 2) {
+      gemm_rows<2, kPacked>(tile, out);
+      done = 2;
+    } else {
+      gemm_rows<1, kPacked>(tile, out);
+      done = 1;
+    }
+    tile.a += done * tile.a_row_stride;
+    tile.partial += done * tile.partial_stride;
+    out += done * kTileCols<T>;
   }
 }
 
-/// Moves a tile down by the rows that are done.
-template <int kRows, class T>
-HWY_INLINE void next_rows(GemmTile<T>& tile, std::ptrdiff_t& rows) {
-  tile.a += kRows * tile.a_row_stride;
-  tile.partial += kRows * tile.partial_stride;
-  tile.row += kRows;
-  rows -= kRows;
-}
-
-/// The rows of a tile at the lower edge, in pieces of 4, 2 and 1.
-template <bool kPacked, class T, class E>
-HWY_NOINLINE void gemm_few_rows(GemmTile<T> tile, std::ptrdiff_t rows, const E& epilogue) {
-  while (rows >= 4) {
-    gemm_rows<4, kPacked>(tile, epilogue);
-    next_rows<4>(tile, rows);
+/// Epilogue of a tile whose sums are in memory.
+template <class T, class E>
+HWY_NOINLINE void finish_stored(const GemmTile<T>& tile, std::ptrdiff_t rows, const T* sums,
+                                const E& epilogue) {
+  const GemmTag<T> d;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  for (std::ptrdiff_t i = 0; i < rows; ++i, sums += kTileCols<T>) {
+    std::ptrdiff_t j = 0;
+    for (; j + lanes <= tile.cols; j += lanes) {
+      epilogue.template operator()<true>(d, hn::LoadU(d, sums + j), tile.row + i, tile.col + j,
+                                         lanes);
+    }
+    if (j < tile.cols) {
+      epilogue.template operator()<false>(d, hn::LoadU(d, sums + j), tile.row + i, tile.col + j,
+                                          tile.cols - j);
+    }
   }
-  if (rows >= 2) {
-    gemm_rows<2, kPacked>(tile, epilogue);
-    next_rows<2>(tile, rows);
-  }
-  if (rows >= 1) gemm_rows<1, kPacked>(tile, epilogue);
 }
 
 /// All rows of a task times one panel of B.
 template <bool kPacked, class T, class E>
 HWY_INLINE void gemm_panel(const GemmTask<T>& task, GemmTile<T> tile, const E& epilogue) {
+  HWY_ALIGN T buffer[kTileRows * kTileCols<T>];
+  const bool direct = kPacked && E::kInRegisters && tile.last && tile.cols == kTileCols<T>;
   for (std::ptrdiff_t i = task.row_begin; i < task.row_end; i += kTileRows) {
     tile.row = i;
-    const std::ptrdiff_t rows = task.row_end - i;
-    if (rows >= kTileRows) {
-      gemm_rows<kTileRows, kPacked>(tile, epilogue);
+    const std::ptrdiff_t left = task.row_end - i;
+    const std::ptrdiff_t rows = left < kTileRows ? left : kTileRows;
+    if (direct && rows == kTileRows) {
+      if constexpr (kPacked && E::kInRegisters) gemm_whole_tile(tile, epilogue);
+    } else if (tile.last) {
+      gemm_some_rows<kPacked>(tile, rows, buffer);
+      finish_stored(tile, rows, buffer, epilogue);
     } else {
-      gemm_few_rows<kPacked>(tile, rows, epilogue);
+      gemm_some_rows<kPacked>(tile, rows, tile.partial);
     }
     tile.a += tile.a_panel_stride;
     tile.partial += kTileRows * tile.partial_stride;

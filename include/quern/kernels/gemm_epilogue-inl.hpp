@@ -7,6 +7,8 @@
 /// `TileEpilogue<E>` is made once a task and called once a vector:
 ///   operator()<kFull>(d, sum, row, col, count): lanes hold columns col, col + 1, ...; unless kFull
 ///     only the first `count` (>= 1) exist.
+///   kInRegisters: short enough to be written out for every vector of a tile; else the tile goes
+///     through L1, which costs little and keeps the code small.
 ///   prefetch<kRows>(row, col): the tile there will be finished soon.
 ///   finish(): after all columns of the task's rows.
 
@@ -56,6 +58,7 @@ HWY_INLINE void store_some(D d, hn::VFromD<D> v, T* to, std::ptrdiff_t stride,
 
 template <class T>
 struct TileEpilogue<StoreScaled<T>> {
+  static constexpr bool kInRegisters = true;
   HWY_INLINE TileEpilogue(const StoreScaled<T>& e, const GemmTask<T>& /*task*/) : e_(e) {}
 
   template <bool kFull, class D, class V>
@@ -89,6 +92,7 @@ struct TileEpilogue<StoreScaled<T>> {
 
 template <class T, class F>
 struct TileEpilogue<StoreActivated<T, F>> {
+  static constexpr bool kInRegisters = false;
   HWY_INLINE TileEpilogue(const StoreActivated<T, F>& e, const GemmTask<T>& /*task*/) : e_(e) {}
 
   template <bool kFull, class D, class V>
@@ -127,6 +131,8 @@ struct TileEpilogue<StoreArgMin<T>> {
   using D = hn::ScalableTag<T>;
   using DI = hn::RebindToSigned<D>;
   using Int = hn::TFromD<DI>;
+
+  static constexpr bool kInRegisters = true;
 
   TileEpilogue(const StoreArgMin<T>& e, const GemmTask<T>& task)
       : e_(e), begin_(task.row_begin), end_(task.row_end) {
