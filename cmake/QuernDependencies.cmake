@@ -41,7 +41,7 @@ macro(quern_core_dependencies)
   endif()
   find_package(HighwayHeaders 1.0.3 QUIET)
   if(NOT TARGET HighwayHeaders::HighwayHeaders)
-    quern_fetch_headers(highway "https://github.com/google/highway.git" "1.0.7" ""
+    quern_fetch_headers(highway "https://github.com/google/highway.git" "1.2.0" ""
                         HighwayHeaders::HighwayHeaders)
   endif()
   find_package(Threads REQUIRED)
