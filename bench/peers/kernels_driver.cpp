@@ -48,7 +48,8 @@ class KernelsDriver : public peers::Driver {
   [[nodiscard]] const peers::Array& output() const override { return out_; }
 
   peers::Reply limits(const peers::Command& command) override {
-    const bench::Limits& l = bench::limits(static_cast<int>(command.integer("threads", 1)));
+    const bench::Limits l =
+        bench::measure_limits(static_cast<int>(command.integer("threads", 1)));
     return {{"fma_f32", l.fma_f32}, {"fma_f64", l.fma_f64}, {"read", l.read}, {"copy", l.copy}};
   }
 

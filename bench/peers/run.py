@@ -13,6 +13,7 @@ import importlib
 import json
 import math
 import os
+import signal
 import statistics
 import sys
 import time
@@ -284,6 +285,16 @@ def peer_alone(bench, case, name, peer):
     return row
 
 
+def measured_limits(side, threads):
+    """The best of three measurements: a disturbed limit would flatter quern."""
+    best = {}
+    for _ in range(3):
+        sides.settle(0.2)
+        for name, value in side.ask("limits", f"threads={threads}").items():
+            best[name] = max(value, best.get(name, 0.0))
+    return best
+
+
 def run_case(bench, case):
     """Yields the rows of one case."""
     bench.use(case)
@@ -292,7 +303,7 @@ def run_case(bench, case):
     if quern is None and not options.peers_only:
         return
     if quern and quern.side and not bench.limits:
-        bench.limits = quern.side.ask("limits", f"threads={bench.threads}")
+        bench.limits = measured_limits(quern.side, bench.threads)
     for name in case.peers:
         if not fnmatch.fnmatch(name, options.peer):
             continue
@@ -321,6 +332,7 @@ def print_notes(bench, names):
 
 def main():
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the sides end with us
     area = importlib.import_module(f"areas.{options.area}")
     cases = [case for case in area.cases(options.data, options.quick)
              if fnmatch.fnmatch(case.name, options.case)]

@@ -77,11 +77,12 @@ class Side:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def close(self):
+        """Ends the process: asked first, then made to, when it is deep in work."""
         if self.process.poll() is None:
             try:
                 self.process.stdin.write("quit\n")
                 self.process.stdin.close()
-                self.process.wait(timeout=10)
+                self.process.wait(timeout=5)
             except (BrokenPipeError, subprocess.TimeoutExpired):
                 self.process.kill()
                 self.process.wait()
