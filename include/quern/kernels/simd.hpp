@@ -184,13 +184,19 @@ inline Level level_named(std::string_view wanted, std::string_view function,
 /// -1 until the first use.
 inline std::atomic<int> active{-1};
 
+/// What the environment variable's value asks for; null and "" ask for the best.
+inline Level level_from(const char* text) {
+  if (text == nullptr || *text == '\0') return attainable_levels().front();
+  return level_named(text, "quern::simd", "environment variable QUERN_SIMD");
+}
+
+/// At the first use. Of two threads that come at once both find the same, unless set_level() was
+/// quicker: then its choice stays.
 inline Level choose_level() {
-  const char* wanted = std::getenv("QUERN_SIMD");
-  const Level level = wanted != nullptr && *wanted != '\0'
-                          ? level_named(wanted, "quern::simd", "environment variable QUERN_SIMD")
-                          : attainable_levels().front();
-  active.store(static_cast<int>(level), std::memory_order_relaxed);
-  return level;
+  int before = -1;
+  const Level level = level_from(std::getenv("QUERN_SIMD"));
+  const bool first = active.compare_exchange_strong(before, static_cast<int>(level));
+  return first ? level : static_cast<Level>(before);
 }
 
 }  // namespace detail
