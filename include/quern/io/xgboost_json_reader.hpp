@@ -128,10 +128,13 @@ class XgboostReader {
     if (!at.value->is_number()) fail_type(at, "a number");
     return narrow(at, at.value->get<double>());
   }
+  /// Rounds to a finite float: the limit is half a step above the largest. Also false for NaN.
+  [[nodiscard]] static bool fits_float(double x) noexcept {
+    return x > -0x1.ffffffp127 && x < 0x1.ffffffp127;
+  }
   /// XGBoost's numbers are floats; a double too large for one is not of its making.
   [[nodiscard]] double narrow(const JsonPlace& at, double x) const {
-    constexpr double largest = (std::numeric_limits<float>::max)();
-    if (!(x >= -largest && x <= largest)) fail(at.path, "a number that fits a float", x);
+    if (!fits_float(x)) fail(at.path, "a number that fits a float", x);
     return static_cast<double>(static_cast<float>(x));
   }
   [[nodiscard]] const Json::array_t& array(const JsonPlace& at) const {
@@ -154,9 +157,8 @@ class XgboostReader {
     std::vector<double> out(size);
     for (std::size_t i = 0; i < size; ++i) {
       const double x = values[i].is_number() ? values[i].get<double>() : number(element(at, values, i));
-      constexpr double largest = (std::numeric_limits<float>::max)();
-      out[i] = x >= -largest && x <= largest ? static_cast<double>(static_cast<float>(x))
-                                             : narrow(element(at, values, i), x);
+      out[i] = fits_float(x) ? static_cast<double>(static_cast<float>(x))
+                             : narrow(element(at, values, i), x);
     }
     return out;
   }

@@ -196,7 +196,7 @@ class XgboostWriter {
             std::to_string(tree.size()) + "\",\"size_leaf_vector\":\"1\"}}";
   }
 
-  /// JSON has no infinities: the ends of the floats stand in, which only infinite input can tell.
+  /// JSON has no infinities: the ends of the floats stand in, which only input as large can tell.
   [[nodiscard]] static float threshold(double t) {
     constexpr float largest = (std::numeric_limits<float>::max)();
     return (std::clamp)(tree::round_up_to_float(t), -largest, largest);
