@@ -53,10 +53,10 @@ class Booster {
   const History& fit(const tree::Dataset& train, const FitOptions& fit = {}) {
     Trainer trainer(options_, fit.continue_training ? &model_ : nullptr);
     Trained trained = trainer.train(train, fit);
-    adopt(std::move(trained.model));
-    history_ = std::move(trained.history);
     if (trained.cancelled && !fit.keep_when_cancelled)
       throw Cancelled("quern::boosting::Booster::fit: cancelled by the progress callback");
+    adopt(std::move(trained.model));
+    history_ = std::move(trained.history);
     return history_;
   }
 
