@@ -14,25 +14,30 @@
 
 #include "quern/quern.hpp"
 
-#include <Eigen/Dense>
-
+#include <cstdint>
 #include <string>
+#include <vector>
 
 /// What a unit found out.
 struct Findings {
   double product = 0;
   double prediction = 0;
-  double eigen = 0;
   std::string level;
 };
 
+// Memory is held by std::vector here, not by Eigen: units that differ in Eigen's alignment may not
+// both own Eigen objects, since the linker keeps one copy of Eigen's own functions
+// (docs/building.md).
+using Matrix = quern::MatrixView<float>;
+
 // The sum of a matrix product of more than one block in each direction.
 static double multiply() {
-  const Eigen::MatrixXf a = Eigen::MatrixXf::Constant(70, 300, 0.5F);
-  const Eigen::MatrixXf b = Eigen::MatrixXf::Constant(300, 50, 0.25F);
-  Eigen::MatrixXf c = Eigen::MatrixXf::Zero(70, 50);
-  quern::kernels::gemm<float>(quern::view(a), quern::view(b), quern::view(c));
-  return static_cast<double>(c.sum());
+  std::vector<float> a(70 * 300, 0.5F), b(300 * 50, 0.25F), c(70 * 50);
+  quern::kernels::gemm<float>(Matrix(a.data(), {70, 300}), Matrix(b.data(), {300, 50}),
+                              Matrix(c.data(), {70, 50}));
+  double sum = 0;
+  for (float x : c) sum += static_cast<double>(x);
+  return sum;
 }
 
 #ifdef CONSUMER_LIGHT
@@ -40,15 +45,16 @@ static double train() { return 1; }
 #else
 // The sum of what boosted trees predict after a few rounds on a made-up table.
 static double train() {
-  Eigen::MatrixXf x(400, 3);
-  Eigen::VectorXf y(400);
+  std::vector<float> x, y;
   for (int i = 0; i < 400; ++i) {
-    x.row(i) << static_cast<float>(i % 7), static_cast<float>(i % 11), static_cast<float>(i % 13);
-    y(i) = x(i, 0) * x(i, 1) + x(i, 2);
+    const int row[] = {i % 7, i % 11, i % 13};
+    for (int value : row) x.push_back(static_cast<float>(value));
+    y.push_back(static_cast<float>(row[0] * row[1] + row[2]));
   }
+  const auto data = quern::tree::make_dataset(Matrix(x.data(), {400, 3}), y);
   quern::boosting::Booster booster({.num_round = 5, .max_depth = 4});
-  booster.fit(quern::tree::make_dataset(x, y));
-  const auto predicted = booster.predict(x);
+  booster.fit(data);
+  const auto predicted = booster.predict(data);
   double sum = 0;
   for (std::int64_t i = 0; i < predicted.extent(0); ++i)
     sum += static_cast<double>(predicted(i, 0)) * static_cast<double>(i % 17);
@@ -60,9 +66,6 @@ static Findings find_out() {
   Findings findings;
   findings.product = multiply();
   findings.prediction = train();
-  // An owning Eigen object that stays within its unit, where its alignment is one thing.
-  const Eigen::VectorXf ones = Eigen::VectorXf::Ones(37);
-  findings.eigen = static_cast<double>((ones + ones).sum());
   findings.level = quern::simd::name(quern::simd::active_level());
   return findings;
 }
