@@ -255,17 +255,19 @@ WIDTHS = (34, 9, 2, 9, 9, 18, 6, 13, 19, 5)
 
 
 def print_line(cells):
-    print("  ".join(str(cell).ljust(width) for cell, width in zip(cells, WIDTHS)).rstrip(), flush=True)
+    padded = (str(cell).ljust(width) for cell, width in zip(cells, WIDTHS))
+    print("  ".join(padded).rstrip(), flush=True)
 
 
 def print_row(row):
     spread = "-" if row["spread"] is None else "{:.2f}..{:.2f}".format(*row["spread"])
     quality = f"{number(row['quality_quern'])} / {number(row['quality_peer'])}"
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    print_line((row["case"], row["metric"], row["threads"], number(row["quern"]), number(row["peer"]),
-                row["peer_name"], ratio, spread, quality if row["quality_peer"] is not None else "-",
-                number(row["limit_fraction"]) if row["limit_fraction"] is None
-                else f"{row['limit_fraction']:.2f}"))
+    if row["quality_peer"] is None:
+        quality = "-"
+    ratio, limit = ("-" if row[key] is None else f"{row[key]:.2f}"
+                    for key in ("ratio", "limit_fraction"))
+    print_line((row["case"], row["metric"], row["threads"], number(row["quern"]),
+                number(row["peer"]), row["peer_name"], ratio, spread, quality, limit))
 
 
 def repeats_of(case, options):

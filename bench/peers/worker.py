@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A peer in a process of its own: `worker.py AREA PEER`, the protocol of README.md on stdin/stdout."""
+"""A peer in a process of its own: `worker.py AREA PEER`, the protocol of README.md on its pipes."""
 
 import gc
 import importlib

@@ -30,7 +30,8 @@ def collisions(rows, seed):
         numpy.sqrt(2 * pt[i] * pt[j] * (numpy.cosh(eta[i] - eta[j]) - numpy.cos(phi[i] - phi[j])))
         for i, j in pairs])
     peak = numpy.exp(-((mass - 1.6) / 0.5) ** 2)
-    logit = 2.2 * peak[0] + 1.8 * peak[2] * (tag[0] > 1) - 1.5 * peak[4] + 0.6 * tag[1] * (pt[1] - 1)
+    logit = 2.2 * peak[0] + 1.8 * peak[2] * (tag[0] > 1) - 1.5 * peak[4]
+    logit += 0.6 * tag[1] * (pt[1] - 1)
     logit += 0.8 * numpy.tanh(energy[0] - energy[1]) + 0.5 * numpy.log(mass[5] + 0.1) - 0.9
     columns = numpy.concatenate([pt, eta, phi, tag, energy, mass]).T
     return columns.astype(numpy.float32, order="C"), draw(rng, 1.3 * logit)

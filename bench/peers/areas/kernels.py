@@ -97,7 +97,8 @@ def gemm_quality(left, right):
     """Largest error over some rows, in units of eps * |a||b|; doubles against long doubles."""
 
     def quality(answer, folder):
-        wide, count = (numpy.float64, 64) if answer.dtype == numpy.float32 else (numpy.longdouble, 4)
+        single = answer.dtype == numpy.float32
+        wide, count = (numpy.float64, 64) if single else (numpy.longdouble, 4)
         a = numpy.load(os.path.join(folder, left)).astype(wide)
         b = numpy.load(os.path.join(folder, right)).astype(wide)
         rows = numpy.linspace(0, len(a) - 1, min(count, len(a))).astype(int)
@@ -123,7 +124,8 @@ def elementwise_quality(name, file):
         step = max(1, len(answer) // 100_000)
         x = numpy.load(os.path.join(folder, file), mmap_mode="r")[::step].astype(numpy.float64)
         expected = reference(name, x)
-        return numpy.max(numpy.abs(answer[::step] - expected) / numpy.maximum(numpy.abs(expected), 1e-30))
+        scale = numpy.maximum(numpy.abs(expected), 1e-30)
+        return numpy.max(numpy.abs(answer[::step] - expected) / scale)
 
     return quality
 
