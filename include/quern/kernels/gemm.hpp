@@ -88,7 +88,7 @@ GemmPlan plan_gemm(const GemmLayout& l, Index m, Index n, Index k, const GemmOpe
   plan.serial = work < gemm_serial_work;
   // A panel of B is read once for every tile of rows: copying it pays from a few tiles on.
   const bool small_b = k * n * static_cast<Index>(sizeof(T)) <= 32 * 1024;
-  plan.pack_b = !packed && k > 0 && n >= l.cols && (b.col_stride != 1 || (m > 8 * l.rows && !small_b));
+  plan.pack_b = !packed && k > 0 && n >= l.cols && (b.col_stride != 1 || (m > 4 * l.rows && !small_b));
   plan.pack_a = n >= 4 * l.cols;
   const Index fits = (std::max)(
       l.rows, gemm_a_bytes / static_cast<Index>(sizeof(T)) / (std::min)(l.depth, (std::max)(k, Index{1})) /

@@ -60,8 +60,11 @@ QUERN_NAMESPACE_END
 /// QUERN_DISPATCH_AT(level, kernel<T>(arguments...)) calls that kernel on that level, one of
 /// simd::attainable_levels(), and has its value. The arguments are written once for each target but
 /// evaluated once; `level` should be a variable.
+#define QUERN_DISPATCH_AT(level, ...) \
+  (static_cast<void>(level), QUERN_DISPATCH_TO(level, __VA_ARGS__))
+
 // clang-format off
-#define QUERN_DISPATCH_AT(level, ...)              \
+#define QUERN_DISPATCH_TO(level, ...)              \
   (QUERN_DISPATCH_AVX512(level, __VA_ARGS__)       \
    QUERN_DISPATCH_AVX2(level, __VA_ARGS__)         \
    QUERN_DISPATCH_EMU128(level, __VA_ARGS__)       \
@@ -70,6 +73,6 @@ QUERN_NAMESPACE_END
 // clang-format on
 
 /// QUERN_DISPATCH(kernel<T>(arguments...)) calls that kernel on the active level.
-#define QUERN_DISPATCH(...) QUERN_DISPATCH_AT(::quern::simd::active_level(), __VA_ARGS__)
+#define QUERN_DISPATCH(...) QUERN_DISPATCH_TO(::quern::simd::active_level(), __VA_ARGS__)
 
 #endif  // QUERN_KERNELS_KERNELS_HPP
