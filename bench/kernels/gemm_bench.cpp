@@ -80,9 +80,9 @@ void nearest_code(benchmark::State& state) {
     quern::kernels::gemm_argmin<float>(vx, packed, -1.0f, half, found, {}, threads);
     benchmark::ClobberMemory();
   }
-  count_work<float>(
-      state, static_cast<double>(rows) * static_cast<double>(codes) * static_cast<double>(k),
-      threads);
+  count_work<float>(state,
+                    static_cast<double>(rows) * static_cast<double>(codes) * static_cast<double>(k),
+                    threads);
 }
 
 void sizes(benchmark::internal::Benchmark* bench) {

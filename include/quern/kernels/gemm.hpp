@@ -43,7 +43,9 @@ namespace detail {
 template <class T>
 using InputMatrix = std::type_identity_t<MatrixView<const T>>;
 
-constexpr Index round_up(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr Index round_up(Index n, Index multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 template <class T>
 GemmOperand<T> operand(const MatrixView<const T>& view) {
@@ -64,8 +66,8 @@ StoreActivated<T, F> transposed(const StoreActivated<T, F>& e) {
 
 /// How one product is cut and whether its operands are copied. Follows from shapes only.
 struct GemmPlan {
-  Index rows = 1;        ///< of a task
-  Index cols = 1;        ///< of a task, a multiple of the tile's
+  Index rows = 1;  ///< of a task
+  Index cols = 1;  ///< of a task, a multiple of the tile's
   Index row_blocks = 1;
   Index col_blocks = 1;
   bool pack_a = false;
@@ -88,11 +90,12 @@ GemmPlan plan_gemm(const GemmLayout& l, Index m, Index n, Index k, const GemmOpe
   plan.serial = work < gemm_serial_work;
   // A panel of B is read once for every tile of rows: copying it pays from a few tiles on.
   const bool small_b = k * n * static_cast<Index>(sizeof(T)) <= 32 * 1024;
-  plan.pack_b = !packed && k > 0 && n >= l.cols && (b.col_stride != 1 || (m > 4 * l.rows && !small_b));
+  plan.pack_b =
+      !packed && k > 0 && n >= l.cols && (b.col_stride != 1 || (m > 4 * l.rows && !small_b));
   plan.pack_a = n >= 4 * l.cols;
-  const Index fits = (std::max)(
-      l.rows, gemm_a_bytes / static_cast<Index>(sizeof(T)) / (std::min)(l.depth, (std::max)(k, Index{1})) /
-                  l.rows * l.rows);
+  const Index fits =
+      (std::max)(l.rows, gemm_a_bytes / static_cast<Index>(sizeof(T)) /
+                             (std::min)(l.depth, (std::max)(k, Index{1})) / l.rows * l.rows);
   Index row_blocks = (std::max)(Index{1}, (m + fits - 1) / fits);
   Index col_blocks = 1;
   if (!plan.serial) {
@@ -100,7 +103,8 @@ GemmPlan plan_gemm(const GemmLayout& l, Index m, Index n, Index k, const GemmOpe
     const Index wanted = work < 1e8 ? 4 : 16;
     row_blocks = round_up((std::max)(row_blocks, (std::min)(wanted, m / 48)), 2);
     if (split_cols) {
-      col_blocks = (std::clamp)(wanted / row_blocks, Index{1}, (std::max)(Index{1}, n / (8 * l.cols)));
+      col_blocks =
+          (std::clamp)(wanted / row_blocks, Index{1}, (std::max)(Index{1}, n / (8 * l.cols)));
     }
   }
   plan.rows = round_up((m + row_blocks - 1) / row_blocks, l.rows);
@@ -276,7 +280,8 @@ template <class T>
 void check_apart(const char* function, const char* argument, const MatrixView<const T>& in,
                  const MatrixView<T>& c) {
   if (overlaps(in, c)) {
-    throw ShapeError(error_text(function, "c", "memory of its own", std::string("an overlap with ") + argument));
+    throw ShapeError(
+        error_text(function, "c", "memory of its own", std::string("an overlap with ") + argument));
   }
 }
 
@@ -310,10 +315,12 @@ void gemm_activated(detail::InputMatrix<T> a, detail::InputMatrix<T> b, MatrixVi
   detail::check_apart<T>(function, "a", a, c);
   detail::check_apart<T>(function, "b", b, c);
   if (!row_bias.empty() && static_cast<Index>(row_bias.size()) != c.rows()) {
-    throw ShapeError(error_text(function, "row_bias", std::to_string(c.rows()) + " values or none", row_bias.size()));
+    throw ShapeError(error_text(function, "row_bias", std::to_string(c.rows()) + " values or none",
+                                row_bias.size()));
   }
   if (!col_bias.empty() && static_cast<Index>(col_bias.size()) != c.cols()) {
-    throw ShapeError(error_text(function, "col_bias", std::to_string(c.cols()) + " values or none", col_bias.size()));
+    throw ShapeError(error_text(function, "col_bias", std::to_string(c.cols()) + " values or none",
+                                col_bias.size()));
   }
   const StoreActivated<T, F> store{c.data(),
                                    c.row_stride(),
@@ -349,8 +356,8 @@ class PackedMatrix {
   template <class E>
   void multiply(const MatrixView<const T>& a, const E& epilogue, int threads) const {
     if (a.rows() == 0 || cols_ == 0) return;
-    const detail::GemmPlan plan = detail::plan_gemm(layout_, a.rows(), cols_, rows_,
-                                                    GemmOperand<T>{}, true, !E::keeps_state);
+    const detail::GemmPlan plan =
+        detail::plan_gemm(layout_, a.rows(), cols_, rows_, GemmOperand<T>{}, true, !E::keeps_state);
     GemmTask<T> task;
     task.a = detail::operand(a);
     // A product over nothing still has to be stored.
@@ -379,18 +386,19 @@ void gemm(detail::InputMatrix<T> a, const PackedMatrix<T>& b, MatrixView<T> c,
   detail::check_inner<T>(function, a, b.rows(), b.cols());
   detail::check_output(function, a.rows(), b.cols(), c);
   detail::check_apart<T>(function, "a", a, c);
-  b.multiply(a, StoreScaled<T>{c.data(), c.row_stride(), c.col_stride(), options.alpha, options.beta},
+  b.multiply(a,
+             StoreScaled<T>{c.data(), c.row_stride(), c.col_stride(), options.alpha, options.beta},
              options.threads);
 }
 
 /// For each row of a, the column of a b where offsets[column] + alpha (a b)(row, column) is least,
 /// and that value: nearest code with alpha = -1 and offsets = half the codes' squared lengths. Ties
-/// go to the lowest column; NaN is never least. An empty span leaves an output, or the offsets, out.
+/// go to the lowest column; NaN is never least. An empty span leaves an output, or the offsets,
+/// out.
 template <class T>
-void gemm_argmin(detail::InputMatrix<T> a, const PackedMatrix<T>& b,
-                 std::type_identity_t<T> alpha, std::type_identity_t<std::span<const T>> offsets,
-                 std::span<std::int64_t> columns, std::type_identity_t<std::span<T>> values = {},
-                 int threads = 0) {
+void gemm_argmin(detail::InputMatrix<T> a, const PackedMatrix<T>& b, std::type_identity_t<T> alpha,
+                 std::type_identity_t<std::span<const T>> offsets, std::span<std::int64_t> columns,
+                 std::type_identity_t<std::span<T>> values = {}, int threads = 0) {
   constexpr const char* function = "quern::kernels::gemm_argmin";
   detail::check_inner<T>(function, a, b.rows(), b.cols());
   const auto check = [&](const char* what, std::size_t size, Index expected, bool may_lack) {
@@ -419,9 +427,9 @@ void gemm_batched(std::type_identity_t<NdView<const T, 3>> a,
   constexpr const char* function = "quern::kernels::gemm_batched";
   const Index batch = c.extent(0);
   if (a.extent(0) != batch || b.extent(0) != batch) {
-    throw ShapeError(error_text(function, "a, b, c", "equal first extents",
-                                shape_text(a.extents()) + ", " + shape_text(b.extents()) + ", " +
-                                    shape_text(c.extents())));
+    throw ShapeError(error_text(
+        function, "a, b, c", "equal first extents",
+        shape_text(a.extents()) + ", " + shape_text(b.extents()) + ", " + shape_text(c.extents())));
   }
   if (batch == 0) return;
   if (overlaps(a, c) || overlaps(b, c)) {
@@ -434,7 +442,8 @@ void gemm_batched(std::type_identity_t<NdView<const T, 3>> a,
   };
   const double work = static_cast<double>(c.size()) * static_cast<double>(a.extent(2));
   if (batch >= 8 && work >= detail::gemm_serial_work) {
-    parallel_for(batch, [&](Index i) { one(i, 1); }, options.threads);
+    parallel_for(
+        batch, [&](Index i) { one(i, 1); }, options.threads);
   } else {
     for (Index i = 0; i < batch; ++i) one(i, options.threads);
   }

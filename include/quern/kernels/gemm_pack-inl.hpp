@@ -52,7 +52,8 @@ using GemmTag = hwy::HWY_NAMESPACE::ScalableTag<T>;
 
 /// Columns of a tile. (Not for vectors whose length is unknown: targets.hpp leaves those out.)
 template <class T>
-inline constexpr int kTileCols = kTileVectors * static_cast<int>(hwy::HWY_NAMESPACE::MaxLanes(GemmTag<T>()));
+inline constexpr int kTileCols =
+    kTileVectors* static_cast<int>(hwy::HWY_NAMESPACE::MaxLanes(GemmTag<T>()));
 
 /// Element (i, p) of the panel is at source[i * width_stride + p * depth_stride].
 template <int kWidth, class T>

@@ -53,19 +53,7 @@ namespace simd {
 /// Instruction sets, worse before better within one architecture. `scalar` and `emu128` are
 /// portable code: what plain -O2 gives on x86 with g++ and with clang. `sse2`, `ssse3` and `sse4`
 /// are there only where the compiler's flags ask for just that.
-enum class Level : int {
-  scalar,
-  emu128,
-  other,
-  neon,
-  sve,
-  sve2,
-  sse2,
-  ssse3,
-  sse4,
-  avx2,
-  avx512
-};
+enum class Level : int { scalar, emu128, other, neon, sve, sve2, sse2, ssse3, sse4, avx2, avx512 };
 
 /// "avx2" and the like.
 [[nodiscard]] constexpr std::string_view name(Level level) noexcept {
@@ -124,7 +112,8 @@ inline CpuFeatures detect_cpu() noexcept {
   if (__get_cpuid_count(7, 0, &a, &b7, &c, &d) == 0) return found;
   constexpr unsigned os_saves = 1u << 27, fma = 1u << 12, avx = 1u << 28, f16c = 1u << 29;
   constexpr unsigned bmi1 = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
-  constexpr unsigned avx512 = 1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;  // F DQ CD BW VL
+  constexpr unsigned avx512 =
+      1u << 16 | 1u << 17 | 1u << 28 | 1u << 30 | 1u << 31;  // F DQ CD BW VL
   if ((c1 & os_saves) == 0) return found;
   const std::uint64_t state = enabled_state();
   const unsigned wanted1 = fma | avx | f16c, wanted7 = bmi1 | avx2 | bmi2;
