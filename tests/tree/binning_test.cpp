@@ -380,6 +380,11 @@ TEST(BinningTest, BadArguments) {
   EXPECT_THROW((void)tree::bin(data, 256), ValueError);
   const RowMajor<float> y = RowMajor<float>::Random(10, 4);
   EXPECT_THROW((void)tree::bin(tree::make_dataset(y), tree::make_cuts(data)), ShapeError);
+  tree::Cuts many;
+  many.offsets = {0, 0, 255, 255};
+  for (int c = 0; c < 255; ++c) many.values.push_back(c);
+  many.has_missing = {0, 0, 0};
+  EXPECT_THROW((void)tree::bin(data, many), ValueError);
   const RowMajor<float> none(10, 0);
   const tree::BinnedMatrix m = tree::bin(tree::make_dataset(none));
   EXPECT_EQ(m.features(), 0);

@@ -167,7 +167,8 @@ HWY_INLINE void search_buckets(const Key* HWY_RESTRICT keys, const Key* HWY_REST
 
 }  // namespace tree_binning_detail
 
-/// codes[i] = 0 where keys[i] is missing, else 1 + the number of cuts at most keys[i].
+/// codes[i] = 0 where keys[i] is missing, else 1 + the number of cuts at most keys[i]; at most 254
+/// cuts, so that all codes fit a byte.
 template <class Key>
 void bin_codes(const Key* HWY_RESTRICT keys, std::int64_t size, const CodeSearch<Key>& search,
                std::uint8_t* HWY_RESTRICT codes) {

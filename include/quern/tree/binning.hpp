@@ -45,7 +45,7 @@ struct BinOptions {
 /// Codes of \p data under given cuts (for evaluation data: the training data's). Values beyond the
 /// cuts go to the first or last bin. Columns are not kept where CSR input has fewer than a quarter
 /// of its values. Throws ShapeError when the number of features differs, ValueError for an infinite
-/// feature, and what Dataset::check throws.
+/// feature or more than 255 bins, and what Dataset::check throws.
 [[nodiscard]] inline BinnedMatrix bin(const Dataset& data, const Cuts& cuts,
                                       const BinOptions& options = {}) {
   data.check("quern::tree::bin");
@@ -53,6 +53,10 @@ struct BinOptions {
     throw ShapeError(error_text("quern::tree::bin", "features",
                                 std::to_string(cuts.features()) + " columns, as the cuts have",
                                 data.cols()));
+  for (std::int32_t f = 0; f < cuts.features(); ++f)
+    if (cuts.bins(f) < 1 || cuts.bins(f) > 255)
+      throw ValueError(error_text("quern::tree::bin", "bins of feature " + std::to_string(f),
+                                  "1..255", cuts.bins(f)));
   BinnedMatrix m;
   m.rows = data.rows();
   m.cuts = cuts;

@@ -98,7 +98,7 @@ template <class T>
 template <class Key>
 class CodeTable {
  public:
-  /// Takes \p count (<= 255) ascending cuts.
+  /// Takes \p count (<= 254) ascending cuts.
   void build(const Key* values, std::int32_t count) {
     std::copy(values, values + count, cuts_);
     std::fill(cuts_ + count, cuts_ + cut_capacity, (std::numeric_limits<Key>::max)());
@@ -135,7 +135,7 @@ class CodeTable {
  private:
   using Bits = std::make_unsigned_t<Key>;
   static constexpr int table_bits = 16;
-  static constexpr int cut_capacity = 512;  ///< 255 cuts and as many as a search may read beyond
+  static constexpr int cut_capacity = 512;  ///< 254 cuts and as many as a search may read beyond
 
   [[nodiscard]] std::size_t bucket(Key cut) const {
     return static_cast<std::size_t>(static_cast<Bits>(cut) - static_cast<Bits>(search_.first)) >>
