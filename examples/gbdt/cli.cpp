@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// gbdt: gradient boosted trees on the command line. Exit codes: 0 good, 1 an error, 2 wrong usage,
+/// 130 interrupted.
+
+#include "settings.hpp"
+
+#include "quern/core/error.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/version.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <map>
+#include <new>
+#include <string>
+#include <vector>
+
+namespace gbdt {
+namespace {
+
+using quern::boosting::Options;
+
+void add_data(CLI::App& app, DataSettings& data) {
+  app.add_option("data", data.path, "CSV or TSV, LIBSVM, IDX or NPY file, gzip or not")->required();
+  app.add_option("--labels", data.labels_path,
+                 "file of labels (IDX, NPY, or text with one a line); IDX images find theirs");
+  app.add_option("--label", data.label, "label column: index from 0 (-1: the last) or name");
+  app.add_option("--weight", data.weight, "column of row weights: index or name");
+  app.add_option("--ignore", data.ignore, "columns to leave out")->delimiter(',');
+  app.add_option("--format", data.format, "auto looks at the contents")
+      ->check(CLI::IsMember({"auto", "csv", "libsvm", "idx", "npy"}))
+      ->capture_default_str();
+}
+
+void add_tree_options(CLI::App& app, Options& o) {
+  static const std::map<std::string, quern::tree::GrowPolicy> policies = {
+      {"depthwise", quern::tree::GrowPolicy::depthwise},
+      {"lossguide", quern::tree::GrowPolicy::lossguide}};
+  CLI::App& g = *app.add_option_group("Trees");
+  g.add_option("--max_depth", o.max_depth, "longest path, 0: no limit")->capture_default_str();
+  g.add_option("--max_leaves", o.max_leaves, "0: no limit")->capture_default_str();
+  g.add_option("--grow_policy", o.grow_policy, "depthwise or lossguide")
+      ->transform(CLI::CheckedTransformer(policies, CLI::ignore_case).description(""));
+  g.add_option("--max_bin", o.max_bin, "bins of a feature, 2..255")->capture_default_str();
+  g.add_option("--min_child_weight", o.min_child_weight, "least hessian sum of a child")
+      ->capture_default_str();
+  g.add_option("--gamma,--min_split_loss", o.gamma, "least gain of a split")->capture_default_str();
+  g.add_option("--lambda,--reg_lambda", o.reg_lambda, "L2 of leaves")->capture_default_str();
+  g.add_option("--alpha,--reg_alpha", o.reg_alpha, "L1 of leaves")->capture_default_str();
+  g.add_option("--max_delta_step", o.max_delta_step, "bound of leaves, 0: none")
+      ->capture_default_str();
+  g.add_option("--subsample", o.subsample, "share of rows a tree")->capture_default_str();
+  g.add_option("--colsample_bytree", o.colsample_bytree, "share of features a tree")
+      ->capture_default_str();
+  g.add_option("--colsample_bylevel", o.colsample_bylevel, "… a level")->capture_default_str();
+  g.add_option("--colsample_bynode", o.colsample_bynode, "… a node")->capture_default_str();
+}
+
+void add_learning_options(CLI::App& app, TrainSettings& s) {
+  Options& o = s.options;
+  CLI::App& g = *app.add_option_group("Learning");
+  g.add_option("--objective", o.objective,
+               "reg:squarederror, reg:logistic, binary:logistic, multi:softprob or "
+               "multi:softmax; chosen by the labels if not given")
+      ->each([&s](const std::string&) { s.objective_given = true; });
+  g.add_option("-n,--rounds,--num_round", o.num_round, "rounds of boosting")->capture_default_str();
+  g.add_option("--eta,--learning_rate", o.learning_rate, "learning rate")->capture_default_str();
+  g.add_option("--num_class", o.num_class, "classes; 0: as many as the labels have")
+      ->capture_default_str();
+  g.add_option("--scale_pos_weight", o.scale_pos_weight, "weight of positive rows")
+      ->capture_default_str();
+  g.add_option("--base_score", o.base_score, "prediction to start from; else the best constant");
+  g.add_option("--eval_metric", o.eval_metric,
+               "rmse, mae, logloss, error, auc, mlogloss, merror; early stopping goes by the last")
+      ->delimiter(',');
+  g.add_option("--early_stopping_rounds", o.early_stopping_rounds,
+               "stop after so many rounds without improvement on the test rows; 0: never")
+      ->capture_default_str();
+  g.add_option("--seed", o.seed, "of sampling and of --holdout")->capture_default_str();
+  g.add_option("--nthread,--threads", o.nthread, "0: all cores; never changes a result")
+      ->capture_default_str();
+}
+
+CLI::App* add_train(CLI::App& app, TrainSettings& s) {
+  CLI::App* c = app.add_subcommand("train", "Learn from data, save and judge the model");
+  add_data(*c, s.data);
+  auto* test = c->add_option("--test", s.test.path, "file of rows to judge by");
+  c->add_option("--test-labels", s.test.labels_path, "its file of labels")->needs(test);
+  c->add_option("--holdout", s.holdout, "share of the rows kept from training to judge by")
+      ->check(CLI::Range(0.0, 1.0))
+      ->excludes(test);
+  c->add_option("-m,--model", s.model_path,
+                "where to save; NAME.json is XGBoost's format, all else quern's own");
+  c->add_option("--report", s.report_path, "where to write a self-contained HTML page");
+  c->add_option("--title", s.title, "of the page");
+  c->add_option("--class-names", s.class_names, "names of the classes 0, 1, …")->delimiter(',');
+  c->add_option("--log-every", s.log_every, "rounds between lines where stderr is no terminal")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  c->add_flag("--keep-on-interrupt", s.keep_when_cancelled,
+              "Ctrl-C ends training but keeps the finished rounds");
+  c->add_flag("-q,--quiet", s.quiet, "no progress");
+  add_learning_options(*c, s);
+  add_tree_options(*c, s.options);
+  return c;
+}
+
+CLI::App* add_predict(CLI::App& app, PredictSettings& s) {
+  CLI::App* c = app.add_subcommand("predict", "Predict rows of a file, as CSV");
+  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  add_data(*c, s.data);
+  c->add_option("-o,--out", s.out_path, "CSV file to write; -: standard output")
+      ->capture_default_str();
+  c->add_option("--what", s.what, "what to write")
+      ->check(CLI::IsMember({"probability", "class", "margin", "leaf"}))
+      ->capture_default_str();
+  c->add_option("--nthread,--threads", s.threads, "0: all cores")->check(CLI::NonNegativeNumber);
+  return c;
+}
+
+CLI::App* add_eval(CLI::App& app, EvalSettings& s) {
+  CLI::App* c = app.add_subcommand("eval", "Judge a model by labelled rows");
+  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  add_data(*c, s.data);
+  c->add_option("--nthread,--threads", s.threads, "0: all cores")->check(CLI::NonNegativeNumber);
+  return c;
+}
+
+CLI::App* add_explain(CLI::App& app, ExplainSettings& s) {
+  CLI::App* c = app.add_subcommand("explain", "Show what a model learned: importances, trees");
+  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  c->add_option("--sort", s.sort_by, "order of the features")
+      ->check(CLI::IsMember({"gain", "cover", "weight", "total_gain", "total_cover"}))
+      ->capture_default_str();
+  c->add_option("--top", s.top, "features to show")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  c->add_option("--dump", s.dump, "print the first so many trees")->check(CLI::NonNegativeNumber);
+  return c;
+}
+
+/// The message on one line, without the name of the function inside the library.
+std::string one_line(std::string text) {
+  if (text.starts_with("quern::")) {
+    const std::size_t end = text.find(": ");
+    if (end != std::string::npos) text.erase(0, end + 2);
+  }
+  for (char& c : text) {
+    if (c == '\n' || c == '\r') c = ' ';
+  }
+  return text;
+}
+
+int fail(const std::string& text, int code = 1) {
+  std::fflush(stdout);
+  std::fprintf(stderr, "gbdt: %s\n", one_line(text).c_str());
+  return code;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Gradient boosted decision trees: train, predict, judge and explain.", "gbdt");
+  app.set_version_flag("--version", std::string("gbdt of quern ") + QUERN_VERSION);
+  app.require_subcommand(1);
+  TrainSettings train_settings;
+  PredictSettings predict_settings;
+  EvalSettings eval_settings;
+  ExplainSettings explain_settings;
+  const CLI::App* train_command = add_train(app, train_settings);
+  const CLI::App* predict_command = add_predict(app, predict_settings);
+  const CLI::App* eval_command = add_eval(app, eval_settings);
+  add_explain(app, explain_settings);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    return fail(std::string(error.what()) + " (gbdt --help says more)", 2);
+  }
+  if (*train_command) return train(train_settings);
+  if (*predict_command) return predict(predict_settings);
+  if (*eval_command) return evaluate(eval_settings);
+  return explain(explain_settings);
+}
+
+}  // namespace
+}  // namespace gbdt
+
+int main(int argc, char** argv) {
+  try {
+    return gbdt::run(argc, argv);
+  } catch (const quern::Cancelled&) {
+    return gbdt::fail("interrupted; nothing was saved (--keep-on-interrupt keeps rounds)", 130);
+  } catch (const std::bad_alloc&) {
+    return gbdt::fail("not enough memory");
+  } catch (const std::exception& error) {
+    return gbdt::fail(error.what());
+  }
+}

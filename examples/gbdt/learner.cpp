@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "learner.hpp"
+
+#include "quern/boosting/booster.hpp"
+
+#include <chrono>
+#include <numeric>
+
+namespace gbdt {
+
+namespace boosting = quern::boosting;
+
+TrainedRun run_training(const boosting::Options& options, const quern::tree::Dataset& train,
+                        const quern::tree::Dataset* test, bool keep_when_cancelled,
+                        const quern::ProgressCallback& progress) {
+  boosting::FitOptions fit;
+  if (test != nullptr) fit.eval_sets.push_back({"test", test});
+  fit.eval_train = true;
+  fit.progress = progress;
+  fit.keep_when_cancelled = keep_when_cancelled;
+  boosting::Booster booster(options);
+  const auto start = std::chrono::steady_clock::now();
+  const boosting::History& history = booster.fit(train, fit);
+  TrainedRun run;
+  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  run.model = booster.model();
+  for (const boosting::Curve& c : history.curves) run.curves.push_back({c.set, c.metric, c.values});
+  run.binning_seconds = history.binning_seconds;
+  run.round_seconds = std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0);
+  run.best_round = history.best_round;
+  return run;
+}
+
+quern::NdArray<float, 2> predict_margins(const boosting::Model& model,
+                                         const quern::tree::Dataset& data, int threads) {
+  const boosting::Predictor predictor(model);
+  quern::NdArray<float, 2> out({data.rows(), predictor.outputs()});
+  predictor.margins(data, out.view(), {.threads = threads});
+  return out;
+}
+
+void transform_margins(const boosting::Model& model, quern::NdArray<float, 2>& margins) {
+  boosting::objective_of(model)->transform(margins.data(), margins.extent(0));
+}
+
+quern::NdArray<std::int32_t, 2> predict_leaves(const boosting::Model& model,
+                                               const quern::tree::Dataset& data, int threads) {
+  const boosting::Predictor predictor(model);
+  quern::NdArray<std::int32_t, 2> out({data.rows(), predictor.trees_of(-1)});
+  predictor.leaves(data.features, out.view(), {.threads = threads});
+  return out;
+}
+
+std::string simd_level() { return std::string(quern::simd::name(quern::simd::active_level())); }
+
+}  // namespace gbdt

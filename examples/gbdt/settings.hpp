@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// What the command line says, as plain structs.
+
+#ifndef QUERN_EXAMPLES_GBDT_SETTINGS_HPP
+#define QUERN_EXAMPLES_GBDT_SETTINGS_HPP
+
+#include "quern/boosting/options.hpp"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace gbdt {
+
+/// Where data come from.
+struct DataSettings {
+  std::string path;
+  std::string labels_path;  ///< IDX and NPY keep labels in a file of their own
+  std::string label;        ///< column, by index or name; empty: guessed
+  std::string weight;       ///< column of row weights; empty: none
+  std::vector<std::string> ignore;
+  std::string format = "auto";
+};
+
+struct TrainSettings {
+  DataSettings data;
+  DataSettings test;   ///< path empty: none
+  double holdout = 0;  ///< share of the training rows kept for testing
+  quern::boosting::Options options;
+  std::vector<std::string> class_names;
+  std::string title;
+  std::string model_path;
+  std::string report_path;
+  int log_every = 10;  ///< rounds between lines where there is no progress bar
+  bool objective_given = false;
+  bool keep_when_cancelled = false;
+  bool quiet = false;
+};
+
+struct PredictSettings {
+  DataSettings data;
+  std::string model_path;
+  std::string out_path = "-";
+  std::string what = "probability";  ///< probability, class, margin or leaf
+  int threads = 0;
+};
+
+struct EvalSettings {
+  DataSettings data;
+  std::string model_path;
+  int threads = 0;
+};
+
+struct ExplainSettings {
+  std::string model_path;
+  std::string sort_by = "gain";
+  int top = 20;
+  int dump = 0;  ///< trees to print
+};
+
+/// The commands; each returns the exit code.
+int train(TrainSettings settings);
+int predict(const PredictSettings& settings);
+int evaluate(const EvalSettings& settings);
+int explain(const ExplainSettings& settings);
+
+}  // namespace gbdt
+
+#endif  // QUERN_EXAMPLES_GBDT_SETTINGS_HPP

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#include "html.hpp"
+
+namespace gbdt {
+
+std::string_view style_sheet() {
+  return R"(
+:root {
+  color-scheme: light dark;
+  --page: #f6f5f2; --card: #ffffff; --ink: #1f2328; --soft: #646b75; --line: #dcdad4;
+  --train: #8a93a0; --test: #0b66c3; --good: 11 102 195; --bad: 200 62 40;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #14171b; --card: #1d2126; --ink: #e7e9ec; --soft: #9aa3ae; --line: #343a42;
+    --train: #8d96a3; --test: #63adf5; --good: 74 152 235; --bad: 235 104 80;
+  }
+}
+* { box-sizing: border-box; }
+body {
+  margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+}
+main { max-width: 1120px; margin: 0 auto; padding: 28px 16px 48px; }
+header { margin: 0 4px 22px; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 0 0 4px; }
+h3 { font-size: 1rem; margin: 0 0 6px; font-weight: 600; }
+p { margin: 0 0 14px; }
+.soft { color: var(--soft); }
+.small { font-size: .875rem; }
+section {
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  padding: 20px; margin: 0 0 18px;
+}
+.figures {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+  margin: 0 0 18px; padding: 0;
+}
+.figures div {
+  background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 14px 16px;
+}
+.figures dt { color: var(--soft); font-size: .85rem; }
+.figures dd {
+  margin: 0; font-size: 1.5rem; font-weight: 650; line-height: 1.25;
+  font-variant-numeric: tabular-nums;
+}
+.figures dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
+.figures .main dd { color: var(--test); }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 20px; }
+figure { margin: 0; }
+svg { display: block; width: 100%; height: auto; }
+svg text { fill: var(--soft); font-size: 14px; font-family: inherit; }
+.grid { stroke: var(--line); stroke-width: 1; }
+.curve { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
+.curve.train { stroke: var(--train); }
+.curve.test { stroke: var(--test); }
+.best { stroke: var(--soft); stroke-dasharray: 4 4; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: .9rem; }
+.legend span::before {
+  content: ""; display: inline-block; width: 18px; height: 3px; margin-right: 6px;
+  vertical-align: middle; border-radius: 2px; background: var(--train);
+}
+.legend .test::before { background: var(--test); }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th { font-weight: 500; text-align: left; }
+.confusion td {
+  text-align: right; padding: 7px 8px; min-width: 52px; border: 2px solid var(--card);
+  border-radius: 6px; background: rgb(var(--bad) / var(--a, 0));
+}
+.confusion td.right { background: rgb(var(--good) / var(--a, 0)); font-weight: 600; }
+.confusion td.zero { color: var(--soft); }
+.confusion td.recall { background: none; color: var(--soft); padding-left: 14px; }
+.confusion thead th {
+  vertical-align: bottom; text-align: right; padding: 4px 8px; max-width: 84px;
+  overflow-wrap: break-word; color: var(--soft); font-size: .82rem; line-height: 1.2;
+}
+.confusion tbody th {
+  padding: 4px 12px 4px 0; white-space: nowrap; position: sticky; left: 0; background: var(--card);
+}
+img { image-rendering: pixelated; display: block; }
+.heat { display: grid; grid-template-columns: minmax(0, 320px) minmax(0, 1fr); gap: 24px; }
+.heat > figure > img { width: 100%; border-radius: 8px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 12px; align-content: start; }
+.tiles img { width: 100%; border-radius: 6px; }
+.tiles figcaption { font-size: .8rem; line-height: 1.3; margin-top: 4px; overflow-wrap: anywhere; }
+.was { color: rgb(var(--bad)); }
+.bars { width: 100%; }
+.bars th { padding: 3px 12px 3px 0; overflow-wrap: anywhere; max-width: 40vw; }
+.bars td { padding: 3px 0; }
+.bars td:last-child { width: 62%; }
+.bars td + td { padding-left: 12px; }
+.bar { height: 14px; border-radius: 3px; background: rgb(var(--good) / .8); min-width: 2px; }
+.plain th, .plain td { padding: 5px 16px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+.plain td { overflow-wrap: anywhere; }
+.plain.rows th, .plain.rows td { white-space: nowrap; }
+.bars .number { text-align: right; white-space: nowrap; color: var(--soft); }
+footer { margin: 0 4px; }
+@media (max-width: 640px) {
+  main { padding-top: 18px; }
+  section { padding: 16px 14px; }
+  .heat { grid-template-columns: minmax(0, 1fr); }
+  .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .figures dd { font-size: 1.25rem; }
+}
+)";
+}
+
+}  // namespace gbdt
