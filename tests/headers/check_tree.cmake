@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The rules of the tree that can be checked without compiling: SPDX lines and include guards.
+# The rules of the tree that can be checked without compiling: SPDX lines, include guards, sizes, and an
+# index of the documentation that misses no page.
 
 set(problems "")
 macro(problem text)
@@ -25,8 +26,22 @@ foreach(header IN LISTS headers)
   if(NOT header MATCHES "-inl\\.hpp$" AND NOT text MATCHES "#ifndef ${guard}\n#define ${guard}\n")
     problem("${header}: the include guard is not ${guard}")
   endif()
+  string(REGEX MATCHALL "\n" lines "${text}")
+  list(LENGTH lines count)
+  if(count GREATER 500)
+    problem("${header}: ${count} lines, more than 500")
+  endif()
   if(NOT text MATCHES "/// \\\\file")
     problem("${header}: no \\file comment")
+  endif()
+endforeach()
+
+file(READ "${SOURCE_DIR}/docs/README.md" index)
+file(GLOB pages RELATIVE "${SOURCE_DIR}/docs" "${SOURCE_DIR}/docs/*/*.md")
+foreach(page IN LISTS pages)
+  string(FIND "${index}" "(${page})" found)
+  if(found EQUAL -1)
+    problem("docs/${page}: docs/README.md does not link it")
   endif()
 endforeach()
 
