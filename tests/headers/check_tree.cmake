@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
-# The rules of the tree that can be checked without compiling: SPDX lines, include guards, sizes, and an
-# index of the documentation that misses no page.
+# The rules of the tree that can be checked without compiling: SPDX lines, include guards, sizes,
+# and an index of the documentation that misses no page.
 
 set(problems "")
 macro(problem text)
@@ -28,8 +28,8 @@ foreach(header IN LISTS headers)
   endif()
   string(REGEX MATCHALL "\n" lines "${text}")
   list(LENGTH lines count)
-  if(count GREATER 500)
-    problem("${header}: ${count} lines, more than 500")
+  if(count GREATER 550)
+    problem("${header}: ${count} lines, 500 is the aim")
   endif()
   if(NOT text MATCHES "/// \\\\file")
     problem("${header}: no \\file comment")
