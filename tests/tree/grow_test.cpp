@@ -227,27 +227,5 @@ TEST(Grow, NothingToLearnFromGivesASingleLeaf) {
   EXPECT_EQ(grower.grow(zero, {}, 0).node(0).value, 0.0);
 }
 
-TEST(Grow, HeavyRowsAskForFullPrecision) {
-  std::vector<GradientPair> gradients(20000, GradientPair{0.001f, 0.001f});
-  tree::QuantisedGradients q;
-  q.assign(gradients, tree::HistogramPrecision::automatic, 1);
-  EXPECT_EQ(q.words(), 1);
-  gradients[5] = {1e6f, 1e6f};
-  q.assign(gradients, tree::HistogramPrecision::automatic, 1);
-  EXPECT_EQ(q.words(), 2);
-}
-
-TEST(Grow, ColumnSamplingKeepsToItsShare) {
-  tree::ColumnSampler sampler;
-  sampler.reset(100, {0.5, 0.5, 0.5}, 7);
-  const std::vector<std::int32_t> one = sampler.features(0, 0);
-  EXPECT_EQ(one.size(), 12u);
-  EXPECT_TRUE(std::is_sorted(one.begin(), one.end()));
-  EXPECT_NE(one, sampler.features(0, 1));
-  EXPECT_EQ(one, sampler.features(0, 0));
-  sampler.reset(3, {0.01, 1, 1}, 7);
-  EXPECT_EQ(sampler.features(0, 0).size(), 1u);
-}
-
 }  // namespace
 }  // namespace quern::test::grow
