@@ -13,6 +13,7 @@
 #include <limits>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace quern::test::gemm {
@@ -295,6 +296,27 @@ TYPED_TEST(Gemm, BiasAndActivation) {
         kernels::gemm_activated<T>(a.view, b.view, c.view, {values + n, 37},
                                    {values, static_cast<std::size_t>(n)}, kernels::Tanh{});
         expect_near<T>(c.view, want, 300);
+      }
+    }
+  });
+}
+
+/// C's order decides whether the transposed product runs; no bit may tell.
+TYPED_TEST(Gemm, ActivationsDoNotDependOnTheOrderOfC) {
+  using T = TypeParam;
+  using Order = typename Storage<T>::Order;
+  at_every_level([&] {
+    for (const auto& [m, n] : {std::pair<Index, Index>{37, 29}, {40, 3}, {3, 40}}) {
+      const Storage<T> a(m, 50, Order::row), b(50, n, Order::row), biases(1, 100, Order::row);
+      const std::span<const T> row_bias(biases.view.data(), static_cast<std::size_t>(m));
+      const std::span<const T> col_bias(biases.view.data() + 50, static_cast<std::size_t>(n));
+      Storage<T> by_rows(m, n, Order::row), by_cols(m, n, Order::col);
+      for (Storage<T>* c : {&by_rows, &by_cols}) {
+        kernels::gemm_activated<T>(a.view, b.view, c->view, row_bias, col_bias,
+                                   kernels::Softplus{});
+      }
+      for (Index i = 0; i < m; ++i) {
+        for (Index j = 0; j < n; ++j) ASSERT_EQ(by_rows.view(i, j), by_cols.view(i, j));
       }
     }
   });

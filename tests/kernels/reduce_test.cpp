@@ -21,7 +21,8 @@ namespace {
 std::vector<std::size_t> lengths() {
   std::vector<std::size_t> all;
   for (std::size_t n = 0; n <= 140; ++n) all.push_back(n);
-  for (const std::size_t n : {255u, 256u, 257u, 511u, 512u, 513u, 1023u, 1024u, 1025u, 2050u, 40000u}) {
+  for (const std::size_t n :
+       {255u, 256u, 257u, 511u, 512u, 513u, 1023u, 1024u, 1025u, 2050u, 40000u}) {
     all.push_back(n);
   }
   return all;

@@ -136,9 +136,10 @@ HWY_INLINE void sum_products(D d, const GemmTile<T>& tile, V (&sums)[kRows * kTi
   if (!tile.first) add_partial<0>(d, tile.partial, sums);
 }
 
-/// `kRows` rows of a tile's sums into memory: scratch, or where the next block of depth finds them.
+/// `kRows` rows of a tile's sums into memory: scratch, or tile.partial itself, where the next block
+/// of depth finds them (so `out` is not restricted).
 template <int kRows, bool kPacked, class T>
-HWY_NOINLINE void gemm_rows(const GemmTile<T>& tile, T* HWY_RESTRICT out) {
+HWY_NOINLINE void gemm_rows(const GemmTile<T>& tile, T* out) {
   const GemmTag<T> d;
   hn::VFromD<GemmTag<T>> sums[kRows * kTileVectors];
   sum_products<kRows, kPacked>(d, tile, sums);

@@ -20,6 +20,7 @@
 #endif
 
 #include "quern/core/config.hpp"
+#include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm_types.hpp"
 #include "quern/kernels/math-inl.hpp"
 
@@ -98,13 +99,13 @@ struct TileEpilogue<StoreActivated<T, F>> {
   template <bool kFull, class D, class V>
   HWY_INLINE void operator()(D d, V sum, std::ptrdiff_t row, std::ptrdiff_t col,
                              std::ptrdiff_t count) const {
-    V value = hn::Mul(hn::Set(d, e_.alpha), sum);
-    if (e_.row_bias != nullptr) value = hn::Add(value, hn::Set(d, e_.row_bias[row]));
+    // Biases are added first: the transposed product, where they swap places, gives equal bits.
+    V bias = e_.row_bias != nullptr ? hn::Set(d, e_.row_bias[row]) : hn::Zero(d);
     if (e_.col_bias != nullptr) {
-      const T* const bias = e_.col_bias + col;
-      value = hn::Add(value, kFull ? hn::LoadU(d, bias) : load_some(d, bias, 1, count));
+      const T* const from = e_.col_bias + col;
+      bias = hn::Add(bias, kFull ? hn::LoadU(d, from) : load_some(d, from, 1, count));
     }
-    value = Vectorized<F>::apply(e_.f, d, value);
+    const V value = Vectorized<F>::apply(e_.f, d, hn::MulAdd(hn::Set(d, e_.alpha), sum, bias));
     T* const c = e_.c + row * e_.row_stride + col * e_.col_stride;
     if (kFull && e_.col_stride == 1) {
       hn::StoreU(value, d, c);

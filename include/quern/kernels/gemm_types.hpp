@@ -63,7 +63,7 @@ struct StoreScaled {
   static constexpr bool keeps_state = false;
 };
 
-/// c = f(alpha * sum + row_bias[row] + col_bias[column]); a null bias is left out. F is a name of
+/// c = f(alpha * sum + (row_bias[row] + col_bias[column])); a null bias is left out. F is a name of
 /// functors.hpp.
 template <class T, class F = Identity>
 struct StoreActivated {
