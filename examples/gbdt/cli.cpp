@@ -30,7 +30,9 @@ void add_data(CLI::App& app, DataSettings& data) {
                  "file of labels (IDX, NPY, or text with one a line); IDX images find theirs");
   app.add_option("--label", data.label, "label column: index from 0 (-1: the last) or name");
   app.add_option("--weight", data.weight, "column of row weights: index or name");
-  app.add_option("--ignore", data.ignore, "columns to leave out")->delimiter(',');
+  app.add_option("--ignore", data.ignore, "columns to leave out, with commas between")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   app.add_option("--format", data.format, "auto looks at the contents")
       ->check(CLI::IsMember({"auto", "csv", "libsvm", "idx", "npy"}))
       ->capture_default_str();
@@ -76,7 +78,8 @@ void add_learning_options(CLI::App& app, TrainSettings& s) {
   g.add_option("--base_score", o.base_score, "prediction to start from; else the best constant");
   g.add_option("--eval_metric", o.eval_metric,
                "rmse, mae, logloss, error, auc, mlogloss, merror; early stopping goes by the last")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->allow_extra_args(false);
   g.add_option("--early_stopping_rounds", o.early_stopping_rounds,
                "stop after so many rounds without improvement on the test rows; 0: never")
       ->capture_default_str();
@@ -97,7 +100,9 @@ CLI::App* add_train(CLI::App& app, TrainSettings& s) {
                 "where to save; NAME.json is XGBoost's format, all else quern's own");
   c->add_option("--report", s.report_path, "where to write a self-contained HTML page");
   c->add_option("--title", s.title, "of the page");
-  c->add_option("--class-names", s.class_names, "names of the classes 0, 1, …")->delimiter(',');
+  c->add_option("--class-names", s.class_names, "names of the classes 0, 1, …, with commas between")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   c->add_option("--log-every", s.log_every, "rounds between lines where stderr is no terminal")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -193,6 +198,8 @@ int main(int argc, char** argv) {
     return gbdt::run(argc, argv);
   } catch (const quern::Cancelled&) {
     return gbdt::fail("interrupted; nothing was saved (--keep-on-interrupt keeps rounds)", 130);
+  } catch (const gbdt::UsageError& error) {
+    return gbdt::fail(error.what(), 2);
   } catch (const std::bad_alloc&) {
     return gbdt::fail("not enough memory");
   } catch (const std::exception& error) {

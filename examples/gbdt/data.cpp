@@ -74,8 +74,7 @@ std::vector<float> read_label_file(const std::string& path) {
   const std::string format = sniff(input.text());
   if (format == "csv") {
     const io::Table<float> table = io::parse_csv(input.text(), {}, path);
-    if (table.cols() != 1)
-      throw ShapeError(error_text(path, "labels", "one column", table.cols()));
+    if (table.cols() != 1) throw ShapeError(error_text(path, "labels", "one column", table.cols()));
     return {table.features.data(), table.features.data() + table.rows()};
   }
   const io::DynamicArray<float> array = format == "npy"
@@ -92,9 +91,8 @@ std::vector<float> split_label(core::Buffer<float>& values, Index rows, Index& c
   const io::Column column = io::Column::parse(label);
   const Index at = !column.index ? -1 : *column.index < 0 ? *column.index + cols : *column.index;
   if (at < 0 || at >= cols)
-    throw ValueError(error_text(path, "--label",
-                                "a column 0.." + std::to_string(cols - 1) + " or a label file",
-                                label));
+    throw ValueError(error_text(
+        path, "--label", "a column 0.." + std::to_string(cols - 1) + " or a label file", label));
   std::vector<float> labels;
   float* to = values.data();
   for (Index r = 0; r < rows; ++r) {
@@ -126,17 +124,18 @@ Data from_array(io::DynamicArray<float> array, const DataSettings& settings, con
   if (!labels.empty()) {
     y = read_label_file(labels);
     if (static_cast<Index>(y.size()) != rows)
-      throw ShapeError(error_text(labels, "labels", std::to_string(rows) + " (the rows of '" +
-                                                        settings.path + "')",
+      throw ShapeError(error_text(labels, "labels",
+                                  std::to_string(rows) + " (the rows of '" + settings.path + "')",
                                   y.size()));
     data.comment = "labels from " + labels;
-  } else if (!settings.label.empty() && (target.model == nullptr || cols > target.model->features)) {
+  } else if (!settings.label.empty() &&
+             (target.model == nullptr || cols > target.model->features)) {
     y = split_label(array.values, rows, cols, settings.label, settings.path);
     data.meaning.label = settings.label;
   }
   auto storage = std::make_shared<core::Buffer<float>>(std::move(array.values));
-  data.set = tree::make_dataset(MatrixView<const float>(storage->data(), {rows, cols}),
-                                std::move(y));
+  data.set =
+      tree::make_dataset(MatrixView<const float>(storage->data(), {rows, cols}), std::move(y));
   data.storage = std::move(storage);
   return data;
 }
@@ -148,8 +147,8 @@ Data from_libsvm(std::string_view text, const DataSettings& settings, const Targ
     if (target.meaning->index_base == 0) options.index_base = io::IndexBase::zero;
     if (target.meaning->index_base == 1) options.index_base = io::IndexBase::one;
   }
-  auto table = std::make_shared<io::SparseTable<float>>(
-      io::parse_libsvm(text, options, settings.path));
+  auto table =
+      std::make_shared<io::SparseTable<float>>(io::parse_libsvm(text, options, settings.path));
   Data data;
   data.set = io::dataset(*table);
   data.meaning.index_base = table->index_base;
@@ -262,8 +261,7 @@ struct RowTaker {
                           from.values.begin() + end);
       copy->row_offsets.push_back(static_cast<std::int64_t>(copy->values.size()));
     }
-    to.set.features =
-        tree::CsrView<T>{copy->row_offsets, copy->columns, copy->values, from.cols};
+    to.set.features = tree::CsrView<T>{copy->row_offsets, copy->columns, copy->values, from.cols};
     to.storage = std::move(copy);
   }
 };

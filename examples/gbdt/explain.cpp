@@ -24,8 +24,7 @@ std::string feature_name(const Model& model, std::int64_t feature) {
 }
 
 void print_importances(const Model& model, const std::string& sort_by, int top) {
-  const std::vector<double> key =
-      importance(model, quern::boosting::importance_from_name(sort_by));
+  const std::vector<double> key = importance(model, quern::boosting::importance_from_name(sort_by));
   const std::vector<double> gain = importance(model, Importance::gain);
   const std::vector<double> cover = importance(model, Importance::cover);
   const std::vector<double> weight = importance(model, Importance::weight);

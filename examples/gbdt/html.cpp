@@ -56,12 +56,8 @@ std::string image(const std::vector<unsigned char>& pixels, int height, int widt
 
 /// Dark violet to pale yellow; even steps look even.
 std::array<unsigned char, 3> heat_colour(double x) {
-  static constexpr std::array<std::array<double, 3>, 6> stops = {{{12, 8, 38},
-                                                                 {74, 16, 108},
-                                                                 {150, 38, 102},
-                                                                 {216, 76, 62},
-                                                                 {250, 150, 40},
-                                                                 {252, 246, 180}}};
+  static constexpr std::array<std::array<double, 3>, 6> stops = {
+      {{12, 8, 38}, {74, 16, 108}, {150, 38, 102}, {216, 76, 62}, {250, 150, 40}, {252, 246, 180}}};
   const double at = (std::clamp)(x, 0.0, 1.0) * 5;
   const auto i = (std::min)(static_cast<std::size_t>(at), std::size_t{4});
   const double t = at - static_cast<double>(i);
@@ -82,7 +78,7 @@ double nice_step(double range) {
 
 /// Where values are on a chart of 480 x 270.
 struct Frame {
-  static constexpr double left = 56, right = 466, top = 12, bottom = 232;
+  static constexpr double left = 56, right = 454, top = 12, bottom = 232;
   double rounds = 1, low = 0, high = 1;
 
   [[nodiscard]] double x(double round) const {
@@ -162,8 +158,10 @@ std::string escape(std::string_view text) {
 std::string line_chart(const std::string& metric, const std::vector<const MetricCurve*>& curves,
                        std::int64_t best) {
   const Frame frame = frame_of(curves);
-  std::string html = "<figure><h3>" + escape(metric) + "</h3><svg viewBox=\"0 0 480 272\" role=\"img\""
-                     " aria-label=\"" + escape(metric) + " by round\">";
+  std::string html = "<figure><h3>" + escape(metric) +
+                     "</h3><svg viewBox=\"0 0 480 272\" role=\"img\""
+                     " aria-label=\"" +
+                     escape(metric) + " by round\">";
   html += axes(frame);
   if (best >= 0) {
     const double x = frame.x(static_cast<double>(best + 1));

@@ -28,8 +28,8 @@ std::string number_text(double value) {
 void expect_finite(const std::vector<float>& labels) {
   for (std::size_t i = 0; i < labels.size(); ++i) {
     if (!quern::is_finite_bits(labels[i]))
-      throw ValueError(error_text("labels", "label of row " + std::to_string(i),
-                                  "a finite number", labels[i]));
+      throw ValueError(
+          error_text("labels", "label of row " + std::to_string(i), "a finite number", labels[i]));
   }
 }
 

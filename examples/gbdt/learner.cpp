@@ -27,7 +27,8 @@ TrainedRun run_training(const boosting::Options& options, const quern::tree::Dat
   run.model = booster.model();
   for (const boosting::Curve& c : history.curves) run.curves.push_back({c.set, c.metric, c.values});
   run.binning_seconds = history.binning_seconds;
-  run.round_seconds = std::accumulate(history.seconds.begin(), history.seconds.end(), 0.0);
+  // Not nothing, since it is divided by.
+  run.round_seconds = std::accumulate(history.seconds.begin(), history.seconds.end(), 1e-9);
   run.best_round = history.best_round;
   return run;
 }

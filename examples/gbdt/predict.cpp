@@ -112,8 +112,8 @@ int predict(const PredictSettings& settings) {
                  count_text(data.rows()).c_str());
     return 0;
   }
-  const bool good = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
-                    std::fflush(stdout) == 0;
+  const bool good =
+      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
   if (!good) throw quern::IoError("cannot write to the standard output");
   return 0;
 }

@@ -24,9 +24,7 @@ constexpr std::size_t wrong_pictures = 48;
 constexpr std::size_t wrong_rows = 15;
 constexpr std::size_t shown_features = 20;
 
-std::string file_name(const std::string& path) {
-  return path.substr(path.find_last_of('/') + 1);
-}
+std::string file_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
 
 std::string title_of(const Report& r) {
   if (!r.settings.title.empty()) return r.settings.title;
@@ -57,12 +55,11 @@ std::string figures(const Report& r) {
   const char* of = r.has_test ? "test rows" : "training rows";
   std::string html = "<dl class=\"figures\">";
   const auto& [first, value] = r.scores.metrics.front();
-  html += first == "accuracy"
-              ? figure(r.has_test ? "Test accuracy" : "Training accuracy",
-                       format("%.2f %%", 100 * value), count_text(r.judged.rows()) + " " + of,
-                       " class=\"main\"")
-              : figure(escape(first).c_str(), format("%.4g", value),
-                       count_text(r.judged.rows()) + " " + of, " class=\"main\"");
+  html += first == "accuracy" ? figure(r.has_test ? "Test accuracy" : "Training accuracy",
+                                       format("%.2f %%", 100 * value),
+                                       count_text(r.judged.rows()) + " " + of, " class=\"main\"")
+                              : figure(escape(first).c_str(), format("%.4g", value),
+                                       count_text(r.judged.rows()) + " " + of, " class=\"main\"");
   for (std::size_t i = 1; i < r.scores.metrics.size() && i < 2; ++i)
     html += figure(escape(r.scores.metrics[i].first).c_str(),
                    format("%.4g", r.scores.metrics[i].second), of);
@@ -83,7 +80,8 @@ std::string curves(const Report& r) {
     if (std::find(metrics.begin(), metrics.end(), c.metric) == metrics.end())
       metrics.push_back(c.metric);
   }
-  std::string html = "<section><h2>Learning curves</h2><p class=\"soft small\">By round of boosting";
+  std::string html =
+      "<section><h2>Learning curves</h2><p class=\"soft small\">By round of boosting";
   if (r.run.best_round >= 0)
     html += format("; the dashed line is the best round, %lld",
                    static_cast<long long>(r.run.best_round + 1));
@@ -102,8 +100,7 @@ std::string confusion_row(const std::vector<std::int64_t>& row, std::size_t i,
   const std::int64_t all = std::accumulate(row.begin(), row.end(), std::int64_t{0});
   std::string html = "<tr><th scope=\"row\">" + escape(name) + "</th>";
   for (std::size_t j = 0; j < row.size(); ++j) {
-    const double share =
-        all > 0 ? static_cast<double>(row[j]) / static_cast<double>(all) : 0;
+    const double share = all > 0 ? static_cast<double>(row[j]) / static_cast<double>(all) : 0;
     // Errors are few: the square root lets their colours differ.
     const double alpha = i == j ? 0.12 + 0.5 * share : 0.9 * std::sqrt(share);
     const char* kind = i == j ? " class=\"right\"" : row[j] == 0 ? " class=\"zero\"" : "";
@@ -182,10 +179,11 @@ std::string bars(const Report& r) {
     const std::size_t f = order[i];
     if (weight[f] <= 0) break;
     html += "<tr><th scope=\"row\">" + escape(feature_name(r, f)) + "</th>" +
-            format("<td class=\"number\">%.1f %%</td><td class=\"number\">%s</td><td><div "
-                   "class=\"bar\" style=\"width:%.1f%%\"></div></td></tr>",
-                   100 * total[f] / all, count_text(std::llround(weight[f])).c_str(),
-                   100 * total[f] / total[order[0]]);
+            format(
+                "<td class=\"number\">%.1f %%</td><td class=\"number\">%s</td><td><div "
+                "class=\"bar\" style=\"width:%.1f%%\"></div></td></tr>",
+                100 * total[f] / all, count_text(std::llround(weight[f])).c_str(),
+                100 * total[f] / total[order[0]]);
   }
   return html + "</tbody></table></section>";
 }

@@ -17,10 +17,6 @@ namespace {
 /// More classes make a table that nobody can read.
 constexpr std::size_t most_shown_classes = 30;
 
-bool has_classes(const boosting::Model& model) {
-  return model.outputs > 1 || model.objective == "binary:logistic";
-}
-
 std::vector<std::string> metric_names(const boosting::Model& model) {
   if (model.outputs > 1) return {"mlogloss", "merror"};
   if (model.objective == "binary:logistic") return {"logloss", "error", "auc"};
@@ -35,6 +31,11 @@ void count_confusion(const std::vector<float>& labels, std::size_t classes, Scor
 }
 
 }  // namespace
+
+std::int32_t class_count(const boosting::Model& model) {
+  if (model.outputs > 1) return model.outputs;
+  return model.objective == "binary:logistic" ? 2 : 0;
+}
 
 double Scores::accuracy() const {
   std::int64_t right = 0, all = 0;
@@ -62,9 +63,10 @@ Scores score(const boosting::Model& model, const quern::tree::Dataset& set,
   const boosting::Targets targets{set.labels, set.weights};
   const std::span<const float> p(
       predictions.data(), static_cast<std::size_t>(predictions.extent(0) * predictions.extent(1)));
-  if (has_classes(model)) {
+  const std::int32_t classes = class_count(model);
+  if (classes > 0) {
     scores.predicted = classes_of(predictions);
-    count_confusion(set.labels, static_cast<std::size_t>((std::max)(model.outputs, 2)), scores);
+    count_confusion(set.labels, static_cast<std::size_t>(classes), scores);
     scores.metrics.emplace_back("accuracy", scores.accuracy());
   }
   for (const std::string& name : metric_names(model))

@@ -26,6 +26,9 @@ struct Scores {
   [[nodiscard]] double accuracy() const;
 };
 
+/// Classes that the model tells apart; 0 where it predicts numbers.
+[[nodiscard]] std::int32_t class_count(const quern::boosting::Model& model);
+
 /// Class of each row from predictions (rows, outputs): the most probable one.
 [[nodiscard]] std::vector<std::int32_t> classes_of(const quern::NdArray<float, 2>& predictions);
 

@@ -8,11 +8,17 @@
 
 #include "quern/boosting/options.hpp"
 
-#include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace gbdt {
+
+/// A command line that cannot mean anything: exit code 2.
+class UsageError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 /// Where data come from.
 struct DataSettings {

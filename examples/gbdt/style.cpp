@@ -43,10 +43,10 @@ section {
 }
 .figures dt { color: var(--soft); font-size: .85rem; }
 .figures dd {
-  margin: 0; font-size: 1.5rem; font-weight: 650; line-height: 1.25;
+  margin: 0; font-size: 1.35rem; font-weight: 650; line-height: 1.3; white-space: nowrap;
   font-variant-numeric: tabular-nums;
 }
-.figures dd small { display: block; font-size: .8rem; font-weight: 400; color: var(--soft); }
+.figures dd small { display: block; white-space: normal; font-size: .8rem; font-weight: 400; color: var(--soft); }
 .figures .main dd { color: var(--test); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 20px; }
 figure { margin: 0; }
@@ -80,15 +80,16 @@ th { font-weight: 500; text-align: left; }
 .confusion tbody th {
   padding: 4px 12px 4px 0; white-space: nowrap; position: sticky; left: 0; background: var(--card);
 }
-img { image-rendering: pixelated; display: block; }
+img { image-rendering: pixelated; display: block; width: 100%; height: auto; }
 .heat { display: grid; grid-template-columns: minmax(0, 320px) minmax(0, 1fr); gap: 24px; }
-.heat > figure > img { width: 100%; border-radius: 8px; }
+.heat > figure > img { border-radius: 8px; margin-bottom: 6px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 12px; align-content: start; }
-.tiles img { width: 100%; border-radius: 6px; }
+.tiles img { border-radius: 6px; }
 .tiles figcaption { font-size: .8rem; line-height: 1.3; margin-top: 4px; overflow-wrap: anywhere; }
+.tiles .soft { white-space: nowrap; }
 .was { color: rgb(var(--bad)); }
 .bars { width: 100%; }
-.bars th { padding: 3px 12px 3px 0; overflow-wrap: anywhere; max-width: 40vw; }
+.bars th { padding: 3px 12px 3px 0; overflow-wrap: break-word; max-width: 40vw; min-width: 84px; }
 .bars td { padding: 3px 0; }
 .bars td:last-child { width: 62%; }
 .bars td + td { padding-left: 12px; }
@@ -104,6 +105,13 @@ footer { margin: 0 4px; }
   .heat { grid-template-columns: minmax(0, 1fr); }
   .figures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .figures dd { font-size: 1.25rem; }
+  .confusion { font-size: .68rem; width: 100%; }
+  .confusion td { min-width: 0; padding: 5px 1px; border-width: 1px; text-align: center; }
+  .confusion thead th { writing-mode: vertical-rl; text-align: left; padding: 2px 0; max-width: none; font-size: .68rem; }
+  .confusion tbody th { padding-right: 5px; }
+  .confusion td.recall, .confusion thead th:last-child { display: none; }
+  .bars td:last-child { width: 38%; }
+  svg text { font-size: 17px; }
 }
 )";
 }

@@ -76,6 +76,7 @@ std::string size_text(double bytes) {
 }
 
 std::string time_text(double seconds) {
+  if (seconds < 0.01) return format("%.0f µs", seconds * 1e6);
   if (seconds < 1) return format("%.0f ms", seconds * 1e3);
   if (seconds < 10) return format("%.2f s", seconds);
   if (seconds < 120) return format("%.1f s", seconds);
@@ -85,8 +86,9 @@ std::string time_text(double seconds) {
 }
 
 std::size_t width_of(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  }));
 }
 
 std::string fit(std::string_view text, std::size_t width, bool right) {
@@ -128,8 +130,8 @@ bool ProgressBar::update(const quern::Progress& progress) {
   const double rate = seconds > 0 ? rounds / seconds : 0;
   const double left = rate > 0 ? static_cast<double>(progress.total - progress.done) / rate : -1;
   const bool last = progress.done == progress.total;
-  const bool due = terminal_ ? now - drawn_ > std::chrono::milliseconds(50)
-                             : progress.done % log_every_ == 0;
+  const bool due =
+      terminal_ ? now - drawn_ > std::chrono::milliseconds(50) : progress.done % log_every_ == 0;
   if (!quiet_ && (due || last || progress.done == 1)) {
     draw(progress, rate, left);
     drawn_ = now;
@@ -143,9 +145,9 @@ void ProgressBar::draw(const quern::Progress& progress, double rate, double left
   const auto done = static_cast<long long>(progress.done);
   const auto total = static_cast<long long>(progress.total);
   if (!terminal_) {
-    const std::string line = format("round %*lld/%lld  ", int(std::to_string(total).size()), done,
-                                    total) +
-                             speed + to_go + metrics_text(progress);
+    const std::string line =
+        format("round %*lld/%lld  ", int(std::to_string(total).size()), done, total) + speed +
+        to_go + metrics_text(progress);
     std::fprintf(stderr, "%s\n", line.c_str());
     return;
   }
@@ -153,8 +155,7 @@ void ProgressBar::draw(const quern::Progress& progress, double rate, double left
   const std::string head = format("%lld/%lld  ", done, total) + speed + to_go;
   const std::size_t bar_width = width >= 100 ? 24 : 12;
   const double share = static_cast<double>(done) / static_cast<double>((std::max)(total, 1LL));
-  const std::string line =
-      "▕" + bar(share, bar_width) + "▏" + head + metrics_text(progress);
+  const std::string line = "▕" + bar(share, bar_width) + "▏" + head + metrics_text(progress);
   std::fprintf(stderr, "\r%s", fit(line, width - 1).c_str());
   std::fflush(stderr);
   open_ = true;

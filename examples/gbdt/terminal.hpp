@@ -52,7 +52,7 @@ class ProgressBar {
   int log_every_;
   bool quiet_;
   bool terminal_;
-  bool open_ = false;      ///< a drawn line waits for its end
+  bool open_ = false;        ///< a drawn line waits for its end
   Clock::time_point start_;  ///< of the first round's end, since binning comes before it
   Clock::time_point drawn_;
   std::int64_t first_ = 0;

@@ -8,6 +8,7 @@
 #include "scores.hpp"
 #include "terminal.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <chrono>
 #include <cmath>
@@ -68,8 +69,7 @@ void print_run(const TrainSettings& settings, const Data& train, const TrainedRu
   std::printf("binned   in %s\n", time_text(run.binning_seconds).c_str());
   std::printf("trained  %lld rounds (%zu trees) in %s: %.3g rounds/s, %s rows/s (rows x rounds)\n",
               static_cast<long long>(rounds), run.model.trees.size(),
-              time_text(run.round_seconds).c_str(),
-              static_cast<double>(rounds) / run.round_seconds,
+              time_text(run.round_seconds).c_str(), static_cast<double>(rounds) / run.round_seconds,
               count_text(std::llround(cells / run.round_seconds)).c_str());
   if (rounds < settings.options.num_round)
     std::printf("         stopped before round %d%s\n", settings.options.num_round,
@@ -147,7 +147,14 @@ Parts read_parts(TrainSettings& settings) {
 }
 
 void check_settings(const TrainSettings& settings) {
-  settings.options.check("gbdt train");
+  try {
+    settings.options.check("train");
+  } catch (const quern::ValueError& error) {
+    throw UsageError(error.what());
+  }
+  if (settings.options.early_stopping_rounds > 0 && settings.test.path.empty() &&
+      settings.holdout <= 0)
+    throw UsageError("--early_stopping_rounds needs rows to judge by: --test or --holdout");
   if (!settings.model_path.empty()) check_writable(settings.model_path);
   if (!settings.report_path.empty()) check_writable(settings.report_path);
 }
@@ -182,8 +189,8 @@ int train(TrainSettings settings) {
   if (!settings.model_path.empty())
     good = save_and_check(settings, {result.model, parts.train.meaning}, judged, margins);
   if (!settings.report_path.empty()) {
-    write_report({settings, parts.train, judged, parts.has_test, result, scores, predictions,
-                  seconds});
+    write_report(
+        {settings, parts.train, judged, parts.has_test, result, scores, predictions, seconds});
     std::printf("report   %s (%s)\n", settings.report_path.c_str(),
                 size_text(file_bytes(settings.report_path)).c_str());
   }
