@@ -7,9 +7,9 @@
 /// pointer), but must not overlap it otherwise. Each element's result depends on that element
 /// alone, not on its place: the remainder takes the same instructions as the rest.
 ///
-/// Four vectors a round: a polynomial is one long chain (exp: 11 dependent operations of 4 cycles,
-/// 22 in all), so that about seven vectors must be under way to keep two FMA ports busy. Four
-/// written side by side, and the next round of them within reach of out-of-order execution.
+/// Four vectors a round. A polynomial is one long chain (exp: ten dependent operations of 3 to 4
+/// cycles, 19 in all), and out-of-order execution finds the next vectors by itself: one vector a
+/// round takes 0.38 ns a float where four take 0.36 (36 operations' time at the multiply-add peak).
 
 #if defined(QUERN_KERNELS_ELEMENTWISE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_KERNELS_ELEMENTWISE_INL_HPP
