@@ -41,15 +41,23 @@ TYPED_TEST(TreePredict, KeysOrderAsNumbersAndTellMissing) {
   using Limits = std::numeric_limits<TypeParam>;
   const K infinity = std::bit_cast<K>(Limits::infinity());
   std::mt19937 random(1);
-  std::vector<TypeParam> x = {0, -TypeParam(0), 1, -1, Limits::infinity(), -Limits::infinity(),
-                              Limits::quiet_NaN(), -Limits::quiet_NaN(), Limits::denorm_min()};
+  std::vector<TypeParam> x = {0,
+                              -TypeParam(0),
+                              1,
+                              -1,
+                              Limits::infinity(),
+                              -Limits::infinity(),
+                              Limits::quiet_NaN(),
+                              -Limits::quiet_NaN(),
+                              Limits::denorm_min()};
   std::normal_distribution<double> normal;
   while (x.size() < 70) x.push_back(static_cast<TypeParam>(normal(random)));
   for (std::size_t size : {0, 1, 3, 8, 16, 17, 70}) {
     std::vector<K> bits, keys(size + 1, 7);
     for (std::size_t i = 0; i < size; ++i) bits.push_back(std::bit_cast<K>(x[i]));
     at_every_level([&] {
-      QUERN_DISPATCH(tree_keys<K>(bits.data(), static_cast<std::int64_t>(size), infinity, keys.data()));
+      QUERN_DISPATCH(
+          tree_keys<K>(bits.data(), static_cast<std::int64_t>(size), infinity, keys.data()));
       EXPECT_EQ(keys[size], 7);
       for (std::size_t i = 0; i < size; ++i) {
         if (i == 6 || i == 7) {
@@ -58,7 +66,9 @@ TYPED_TEST(TreePredict, KeysOrderAsNumbersAndTellMissing) {
         }
         EXPECT_NE(keys[i], kernels::missing_key<K>);
         for (std::size_t j = 0; j < size; ++j) {
-          if (j != 6 && j != 7) { EXPECT_EQ(keys[i] < keys[j], x[i] < x[j]) << x[i] << " " << x[j]; }
+          if (j != 6 && j != 7) {
+            EXPECT_EQ(keys[i] < keys[j], x[i] < x[j]) << x[i] << " " << x[j];
+          }
         }
       }
     });
@@ -86,8 +96,8 @@ TYPED_TEST(TreePredict, CodesCountThresholds) {
         QUERN_DISPATCH(tree_codes<K>(keys.data(), rows, table.data(), count, codes.data()));
         QUERN_DISPATCH(tree_codes_missing_right<K>(keys.data(), rows, codes.data()));
         for (std::size_t r = 0; r < static_cast<std::size_t>(rows); ++r) {
-          auto expected = std::upper_bound(thresholds.begin(), thresholds.end(), keys[r]) -
-                          thresholds.begin();
+          auto expected =
+              std::upper_bound(thresholds.begin(), thresholds.end(), keys[r]) - thresholds.begin();
           if (keys[r] == kernels::missing_key<K>) expected = 255;
           ASSERT_EQ(static_cast<std::int8_t>(codes[r]), static_cast<int>(expected) - 128)
               << count << " thresholds, row " << r;
@@ -103,8 +113,8 @@ std::uint32_t four(int byte) { return static_cast<std::uint32_t>(byte & 0xff) * 
 void grow(std::vector<kernels::LaneNode>& nodes, int first, int leaves, std::mt19937& random) {
   if (leaves < 2) return;
   const int left = 1 + static_cast<int>(random() % static_cast<unsigned>(leaves - 1));
-  nodes.push_back({static_cast<std::uint32_t>(random() % 4), four(static_cast<int>(random() % 255) - 128),
-                   four(first), four(first + left)});
+  nodes.push_back({static_cast<std::uint32_t>(random() % 4),
+                   four(static_cast<int>(random() % 255) - 128), four(first), four(first + left)});
   grow(nodes, first, left, random);
   grow(nodes, first + left, leaves - left, random);
 }
@@ -121,12 +131,13 @@ TEST(TreeLanes, FindTheLeaf) {
     for (std::int64_t rows : {0, 1, 31, 32, 33, 256, 257, 576}) {
       at_every_level([&] {
         std::vector<std::uint8_t> found(stride, 0);
-        QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes.data(), stride, nodes.data(), count, rows, found.data()));
+        QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes.data(), stride, nodes.data(), count, rows,
+                                                found.data()));
         for (std::int64_t r = 0; r < rows; ++r) {
           std::uint8_t leaf = 0;
           for (const kernels::LaneNode& n : nodes) {
-            const auto code = static_cast<std::int8_t>(
-                codes[static_cast<std::size_t>(n.column * stride + r)]);
+            const auto code =
+                static_cast<std::int8_t>(codes[static_cast<std::size_t>(n.column * stride + r)]);
             if (leaf == (n.first_leaf & 0xff) && code > static_cast<std::int8_t>(n.code & 0xff)) {
               leaf = static_cast<std::uint8_t>(n.right_first_leaf & 0xff);
             }

@@ -30,26 +30,31 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 /// keys[i] = key of the IEEE number whose bits are bits[i] (see tree_predict_types.hpp); in place is
-/// allowed. \p infinity_bits are those of +infinity: magnitudes above are NaN.
+/// allowed. \p infinity_bits are those of +infinity: magnitudes above are NaN. Returns whether any is.
 template <class Key>
-void tree_keys(const Key* bits, std::int64_t size, Key infinity_bits, Key* keys) {
+bool tree_keys(const Key* bits, std::int64_t size, Key infinity_bits, Key* keys) {
   const hn::ScalableTag<Key> d;
   const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
   const auto magnitude_mask = hn::Set(d, hwy::LimitsMax<Key>());
   const auto infinity = hn::Set(d, infinity_bits);
   const auto missing = hn::Set(d, missing_key<Key>);
+  auto largest = hn::Zero(d);
+  Key largest_rest = 0;
   std::int64_t i = 0;
   for (; i + lanes <= size; i += lanes) {
     const auto b = hn::LoadU(d, bits + i);
     const auto sign = hn::BroadcastSignBit(b);
     const auto magnitude = hn::And(b, magnitude_mask);
     const auto number = hn::Sub(hn::Xor(magnitude, sign), sign);
+    largest = hn::IfThenElse(hn::Gt(magnitude, largest), magnitude, largest);
     hn::StoreU(hn::IfThenElse(hn::Gt(magnitude, infinity), missing, number), d, keys + i);
   }
   for (; i < size; ++i) {
     const Key magnitude = bits[i] & hwy::LimitsMax<Key>();
+    largest_rest = magnitude > largest_rest ? magnitude : largest_rest;
     keys[i] = magnitude > infinity_bits ? missing_key<Key> : bits[i] < 0 ? -magnitude : magnitude;
   }
+  return largest_rest > infinity_bits || !hn::AllFalse(d, hn::Gt(largest, infinity));
 }
 
 namespace tree_detail {
@@ -64,16 +69,37 @@ HWY_INLINE std::size_t count_below(D d, const Key* HWY_RESTRICT table, hn::Vec<D
   return count;
 }
 
-/// Codes of many thresholds, a row at a time: which block of 16, then which of the block.
+/// Codes of many thresholds: which block of 16 by comparing vectors of rows with its ends, then
+/// which of the block a row at a time.
 template <class Key>
 HWY_INLINE void codes_by_blocks(const Key* HWY_RESTRICT keys, std::int64_t rows,
                                 const Key* HWY_RESTRICT table, std::uint8_t* HWY_RESTRICT codes) {
   const hn::CappedTag<Key, 16> d;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const auto key = hn::Set(d, keys[r]);
-    const std::size_t block = count_below(d, table + 256, key);
-    const std::size_t inside = count_below(d, table + 16 * block, key);
-    codes[r] = static_cast<std::uint8_t>((16 * block + inside) ^ 0x80u);
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  HWY_ALIGN Key block[64];
+  for (std::int64_t r = 0; r < rows; r += 4 * n) {
+    const auto k0 = hn::LoadU(d, keys + r);
+    const auto k1 = hn::LoadU(d, keys + r + n);
+    const auto k2 = hn::LoadU(d, keys + r + 2 * n);
+    const auto k3 = hn::LoadU(d, keys + r + 3 * n);
+    auto c0 = hn::Zero(d), c1 = c0, c2 = c0, c3 = c0;
+    // The last block ends in filling: no key is above it.
+    for (std::size_t j = 256; j < 271; ++j) {
+      const auto end = hn::Set(d, table[j]);
+      c0 = hn::Sub(c0, hn::VecFromMask(d, hn::Gt(k0, end)));
+      c1 = hn::Sub(c1, hn::VecFromMask(d, hn::Gt(k1, end)));
+      c2 = hn::Sub(c2, hn::VecFromMask(d, hn::Gt(k2, end)));
+      c3 = hn::Sub(c3, hn::VecFromMask(d, hn::Gt(k3, end)));
+    }
+    hn::Store(hn::ShiftLeft<4>(c0), d, block);
+    hn::Store(hn::ShiftLeft<4>(c1), d, block + n);
+    hn::Store(hn::ShiftLeft<4>(c2), d, block + 2 * n);
+    hn::Store(hn::ShiftLeft<4>(c3), d, block + 3 * n);
+    for (std::int64_t i = 0; i < 4 * n; ++i) {
+      const std::size_t first = static_cast<std::size_t>(block[i]);
+      const std::size_t inside = count_below(d, table + first, hn::Set(d, keys[r + i]));
+      codes[r + i] = static_cast<std::uint8_t>((first + inside) ^ 0x80u);
+    }
   }
 }
 
@@ -135,8 +161,8 @@ void tree_codes(const Key* HWY_RESTRICT keys, std::int64_t rows, const Key* HWY_
   tree_detail::codes_by_steps(keys, rows, table, codes);
 #else
   if constexpr (sizeof(Key) == 4) {
-    // From about here on two searched blocks a row beat a compare a threshold and vector of rows.
-    constexpr std::int32_t few = 96;
+    // From about here on a searched block a row beats a compare a threshold and vector of rows.
+    constexpr std::int32_t few = 48;
     if (thresholds <= few) {
       tree_detail::codes_by_compares(keys, rows, table, thresholds, codes);
       return;

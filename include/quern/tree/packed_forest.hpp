@@ -73,6 +73,7 @@ struct CodeColumn {
   std::int32_t slot = 0;
   std::int32_t thresholds = 0;
   bool missing_right = false;
+  bool as_previous = false;  ///< the same thresholds as the column before, which is for the left
 };
 
 enum class TreeForm : std::uint8_t {
@@ -93,10 +94,18 @@ struct PackedTree {
   std::int64_t leaf_begin = 0;    ///< lanes: first entry of leaf_values, leaf_nodes
 };
 
-/// Distinct thresholds of one feature for one missing direction, ascending; filled while packing.
+/// Distinct thresholds of one feature, ascending; filled while packing.
 struct FeatureThresholds {
-  std::array<std::vector<double>, 2> values;        ///< by missing direction: left, right
-  std::array<std::int32_t, 2> first_column = {0, 0};
+  std::vector<double> values;
+  std::array<bool, 2> used = {false, false};  ///< missing directions that occur: left, right
+  std::int32_t first_column = 0;
+
+  /// Column of the threshold of that rank for a missing direction.
+  [[nodiscard]] std::int32_t column(std::int32_t rank, std::size_t side) const noexcept {
+    const std::int32_t sides = used[0] && used[1] ? 2 : 1;
+    const std::int32_t second = used[0] && side == 1 ? 1 : 0;
+    return first_column + rank / kernels::code_thresholds * sides + second;
+  }
 };
 
 }  // namespace detail
@@ -153,6 +162,7 @@ class PackedForest {
   [[nodiscard]] double comparable(double threshold) const noexcept;
   void collect_thresholds();
   void make_columns();
+  void add_code_table(const double* values, std::int32_t count);
   void make_lane_nodes(const Tree& tree, detail::PackedTree& packed);
 
   std::vector<detail::FeatureThresholds> thresholds_;  // (slots), while packing
@@ -279,7 +289,8 @@ inline void PackedForest::add_lanes(const Tree& tree, double weight, std::int32_
       continue;
     }
     const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
-    thresholds_[slot].values[n.default_left ? 0 : 1].push_back(comparable(n.threshold));
+    thresholds_[slot].values.push_back(comparable(n.threshold));
+    thresholds_[slot].used[n.default_left ? 0 : 1] = true;
     stack.push_back(n.right);
     stack.push_back(n.left);
   }
@@ -316,34 +327,37 @@ inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, st
 
 inline void PackedForest::collect_thresholds() {
   for (detail::FeatureThresholds& feature : thresholds_) {
-    for (std::vector<double>& values : feature.values) {
-      std::sort(values.begin(), values.end());
-      values.erase(std::unique(values.begin(), values.end()), values.end());
-    }
+    std::sort(feature.values.begin(), feature.values.end());
+    feature.values.erase(std::unique(feature.values.begin(), feature.values.end()),
+                         feature.values.end());
   }
 }
 
 inline void PackedForest::make_columns() {
-  constexpr std::int32_t most = kernels::code_thresholds;
+  constexpr std::size_t most = kernels::code_thresholds;
   for (std::size_t slot = 0; slot < thresholds_.size(); ++slot) {
-    for (std::size_t side = 0; side < 2; ++side) {
-      const std::vector<double>& values = thresholds_[slot].values[side];
-      thresholds_[slot].first_column[side] = static_cast<std::int32_t>(columns.size());
-      for (std::size_t at = 0; at < values.size(); at += most) {
-        const auto count = static_cast<std::int32_t>(
-            (std::min)(values.size() - at, static_cast<std::size_t>(most)));
-        columns.push_back({static_cast<std::int32_t>(slot), count, side == 1});
-        const std::size_t size = kernels::code_table_size;
-        float_tables.codes.resize(columns.size() * size);
-        detail::fill_code_table<float>(values.data() + at, count,
-                                       float_tables.codes.data() + (columns.size() - 1) * size);
-        if (!compares_doubles()) continue;
-        double_tables.codes.resize(columns.size() * size);
-        detail::fill_code_table<double>(values.data() + at, count,
-                                        double_tables.codes.data() + (columns.size() - 1) * size);
+    detail::FeatureThresholds& feature = thresholds_[slot];
+    feature.first_column = static_cast<std::int32_t>(columns.size());
+    for (std::size_t at = 0; at < feature.values.size(); at += most) {
+      const std::size_t count = (std::min)(feature.values.size() - at, most);
+      for (std::size_t side = 0; side < 2; ++side) {
+        if (!feature.used[side]) continue;
+        columns.push_back({static_cast<std::int32_t>(slot), static_cast<std::int32_t>(count),
+                           side == 1, side == 1 && feature.used[0]});
+        add_code_table(feature.values.data() + at, static_cast<std::int32_t>(count));
       }
     }
   }
+}
+
+inline void PackedForest::add_code_table(const double* values, std::int32_t count) {
+  const std::size_t begin = (columns.size() - 1) * std::size_t{kernels::code_table_size};
+  const std::size_t end = begin + std::size_t{kernels::code_table_size};
+  float_tables.codes.resize(end);
+  detail::fill_code_table<float>(values, count, float_tables.codes.data() + begin);
+  if (!compares_doubles()) return;
+  double_tables.codes.resize(end);
+  detail::fill_code_table<double>(values, count, double_tables.codes.data() + begin);
 }
 
 inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& out) {
@@ -364,11 +378,10 @@ inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& 
     if (n.is_leaf()) continue;
     const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
     const std::size_t side = n.default_left ? 0 : 1;
-    const std::vector<double>& values = thresholds_[slot].values[side];
+    const std::vector<double>& values = thresholds_[slot].values;
     const auto rank = static_cast<std::int32_t>(
         std::lower_bound(values.begin(), values.end(), comparable(n.threshold)) - values.begin());
-    const std::int32_t column =
-        thresholds_[slot].first_column[side] + rank / kernels::code_thresholds;
+    const std::int32_t column = thresholds_[slot].column(rank, side);
     const std::int32_t right_first = first + below[static_cast<std::size_t>(n.left)];
     lane_nodes.push_back({static_cast<std::uint32_t>(column),
                           detail::four_bytes(rank % kernels::code_thresholds - 128),

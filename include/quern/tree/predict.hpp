@@ -95,8 +95,8 @@ class Tile {
       for (std::int64_t r = 0; r < rows_; ++r) {
         keys[r] = std::bit_cast<Key>(static_cast<C>(from[r * stride]));
       }
-      QUERN_DISPATCH(tree_keys<Key>(keys, rows_, infinity_key<Key>, keys));
-      if (lanes_) column = make_codes(slot, column);
+      const bool missing = QUERN_DISPATCH(tree_keys<Key>(keys, rows_, infinity_key<Key>, keys));
+      if (lanes_) column = make_codes(slot, column, missing);
     }
   }
 
@@ -119,7 +119,9 @@ class Tile {
     }
     if (!lanes_) return;
     std::size_t column = 0;
-    for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) column = make_codes(slot, column);
+    for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) {
+      column = make_codes(slot, column, true);
+    }
   }
 
   /// sums[r] = base of output k plus that output's leaves among the first `trees` trees.
@@ -171,15 +173,21 @@ class Tile {
   Key* keys_of(std::int64_t slot) const { return keys_ + (all_keys_ ? slot * predict_tile_rows : 0); }
 
   /// Fills the columns of a slot, which start at `column`; returns the first of the next slot.
-  std::size_t make_codes(std::int64_t slot, std::size_t column) {
+  /// `missing`: some value may be.
+  std::size_t make_codes(std::int64_t slot, std::size_t column, bool missing) {
     const Key* keys = keys_of(slot);
     for (; column < forest_.columns.size() && forest_.columns[column].slot == slot; ++column) {
       const CodeColumn& c = forest_.columns[column];
       std::uint8_t* codes = codes_ + column * predict_tile_rows;
       const Key* table =
           tables_of<C>(forest_).codes.data() + column * std::size_t{kernels::code_table_size};
-      QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
-      if (c.missing_right) QUERN_DISPATCH(tree_codes_missing_right<Key>(keys, rows_, codes));
+      if (c.as_previous) {
+        std::copy_n(codes - predict_tile_rows, predict_tile_rows, codes);
+      } else {
+        QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
+      }
+      if (missing && c.missing_right)
+        QUERN_DISPATCH(tree_codes_missing_right<Key>(keys, rows_, codes));
     }
     return column;
   }
