@@ -147,7 +147,9 @@ class MemoryTrial {
   }
 
  private:
-  double* array(int t, int which) { return arrays_[static_cast<std::size_t>(3 * t + which)].data(); }
+  double* array(int t, int which) {
+    return arrays_[static_cast<std::size_t>(3 * t + which)].data();
+  }
   [[nodiscard]] double bytes() const { return static_cast<double>(each_ * sizeof(double)); }
 
   std::size_t each_;

@@ -39,8 +39,8 @@ class EigenDriver : public peers::Driver {
     const Eigen::Map<const Matrix<T>> left(a.data<T>(), a.extent(0), a.extent(1));
     const Eigen::Map<const Matrix<T>> right(b.data<T>(), b.extent(0), b.extent(1));
     Eigen::Map<Matrix<T>> product(out_.data<T>(), shape[0], shape[1]);
-    return {{"seconds", peers::seconds_per_call(command.inner(),
-                                                [&] { product.noalias() = left * right; })}};
+    return {{"seconds",
+             peers::seconds_per_call(command.inner(), [&] { product.noalias() = left * right; })}};
   }
 
   peers::Array out_;

@@ -26,8 +26,8 @@ template <class F, class T>
 void transform(const F& f, const T* x, Index n, T* y) {
   quern::parallel_for(quern::block_count(n, block_size), [&](Index b) {
     const quern::BlockRange range = quern::block_range(n, block_size, b);
-    QUERN_DISPATCH(transform(f, x + range.begin, static_cast<std::size_t>(range.size()),
-                             y + range.begin));
+    QUERN_DISPATCH(
+        transform(f, x + range.begin, static_cast<std::size_t>(range.size()), y + range.begin));
   });
 }
 
@@ -48,8 +48,7 @@ class KernelsDriver : public peers::Driver {
   [[nodiscard]] const peers::Array& output() const override { return out_; }
 
   peers::Reply limits(const peers::Command& command) override {
-    const bench::Limits l =
-        bench::measure_limits(static_cast<int>(command.integer("threads", 1)));
+    const bench::Limits l = bench::measure_limits(static_cast<int>(command.integer("threads", 1)));
     return {{"fma_f32", l.fma_f32}, {"fma_f64", l.fma_f64}, {"read", l.read}, {"copy", l.copy}};
   }
 

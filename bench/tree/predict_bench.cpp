@@ -63,8 +63,7 @@ void batch(benchmark::State& state) {
   static const std::vector<float> x = make_rows();
   const auto forest = make_forest(state.range(0), state.range(1), state.range(2) != 0);
   std::vector<float> out(static_cast<std::size_t>(rows));
-  const quern::tree::FeatureView view =
-      quern::MatrixView<const float>(x.data(), {rows, features});
+  const quern::tree::FeatureView view = quern::MatrixView<const float>(x.data(), {rows, features});
   const quern::MatrixView<float> to(out.data(), {rows, 1});
   for (auto _ : state) {
     quern::tree::predict(forest, view, to, {.threads = static_cast<int>(state.range(3))});

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Importances counted by hand; those of XGBoost's own models are compared in the test of its format.
+/// Importances counted by hand; those of XGBoost's own models are compared in the test of its
+/// format.
 
 #include "quern/boosting/importance.hpp"
 

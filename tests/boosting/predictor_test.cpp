@@ -18,7 +18,8 @@ namespace quern::test::predictor {
 namespace {
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN();
-const std::vector<float> rows = {0, 0, 0, /**/ 1, 0, 33, /**/ 1, 0, 2, /**/ nan, 0, nan, /**/ 1, 0, nan};
+const std::vector<float> rows = {0, 0,        0, /**/ 1, 0,      33, /**/ 1, 0,
+                                 2, /**/ nan, 0, nan,    /**/ 1, 0,  nan};
 
 std::vector<double> margins(const boosting::Predictor& p, const boosting::PredictOptions& options) {
   std::vector<double> out(10);
@@ -41,10 +42,10 @@ TEST(Predictor, UsesTheBestRoundUnlessTold) {
 TEST(Predictor, RoutesCategoriesAndMissing) {
   const boosting::Predictor p(sample_model());
   const std::vector<double> out = margins(p, {});
-  EXPECT_EQ(out[2], 0.1 + 0.7);               // 33 is in the set: right
-  EXPECT_EQ(out[4], 0.1 + -1.0 / 3);          // 2 is not: left
-  EXPECT_EQ(out[6], 0.1 + 1.0);               // missing goes left at the root
-  EXPECT_EQ(out[8], 0.1 + 0.7);               // and right at the other
+  EXPECT_EQ(out[2], 0.1 + 0.7);       // 33 is in the set: right
+  EXPECT_EQ(out[4], 0.1 + -1.0 / 3);  // 2 is not: left
+  EXPECT_EQ(out[6], 0.1 + 1.0);       // missing goes left at the root
+  EXPECT_EQ(out[8], 0.1 + 0.7);       // and right at the other
 }
 
 TEST(Predictor, OneRowIsARowOfABatch) {

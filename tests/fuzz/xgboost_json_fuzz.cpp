@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// XGBoost's JSON: a file is refused with a ParseError, or it makes a sound model, which is written,
-/// read again and predicts the same.
+/// XGBoost's JSON: a file is refused with a ParseError, or it makes a sound model, which is
+/// written, read again and predicts the same.
 
 #include "quern/boosting/predictor.hpp"
 #include "quern/io/xgboost_json.hpp"

@@ -4,10 +4,10 @@
 /// XGBoost's models: margins, leaves and importances that XGBoost 3.2 gave for them
 /// (tests/reference/trees/make_xgboost.py), back and forth, and files that lie.
 
+#include "quern/io/xgboost_json.hpp"
 #include "quern/boosting/importance.hpp"
 #include "quern/boosting/predictor.hpp"
 #include "quern/io/npy.hpp"
-#include "quern/io/xgboost_json.hpp"
 
 #include <cmath>
 #include <cstddef>
@@ -35,8 +35,8 @@ std::string reference(const std::string& name) {
 }
 
 Model parse(const std::string& text) {
-  return io::xgboost_json_from_bytes(
-      std::as_bytes(std::span<const char>(text.data(), text.size())), "m.json");
+  return io::xgboost_json_from_bytes(std::as_bytes(std::span<const char>(text.data(), text.size())),
+                                     "m.json");
 }
 
 json document(const std::string& name) {
@@ -57,7 +57,8 @@ class Reference : public testing::TestWithParam<std::string> {
   void expect_predictions(const Model& model, double tolerance) const {
     const NdArray<float, 2> x = rows();
     const boosting::Predictor predictor(model);
-    const tree::FeatureView features = MatrixView<const float>(x.data(), {x.extent(0), x.extent(1)});
+    const tree::FeatureView features =
+        MatrixView<const float>(x.data(), {x.extent(0), x.extent(1)});
     const auto margin = io::read_npy<float>(reference(GetParam() + "_margin.npy"));
     std::vector<float> out(margin.values.size());
     predictor.margins(features, MatrixView<float>(out.data(), {x.extent(0), predictor.outputs()}));
@@ -67,9 +68,9 @@ class Reference : public testing::TestWithParam<std::string> {
     if (!std::filesystem::exists(reference(GetParam() + "_leaf.npy"))) return;
     const auto leaf = io::read_npy<float>(reference(GetParam() + "_leaf.npy"));
     std::vector<std::int32_t> leaves(leaf.values.size());
-    predictor.leaves(features, MatrixView<std::int32_t>(
-                                   leaves.data(),
-                                   {x.extent(0), static_cast<Index>(model.trees.size())}));
+    predictor.leaves(
+        features, MatrixView<std::int32_t>(leaves.data(),
+                                           {x.extent(0), static_cast<Index>(model.trees.size())}));
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       EXPECT_EQ(static_cast<float>(leaves[i]), static_cast<float>(leaf.values[i])) << i;
     }
@@ -107,13 +108,13 @@ TEST_P(Reference, ComesBackFromOurFile) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Xgboost, Reference,
-    testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w", "xgb_approx", "xgb_bin",
-                    "xgb_bin_leafwise", "xgb_mc", "xgb_cat", "xgb_cat_onehot", "xgb_mono",
-                    "xgb_interact", "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart",
-                    "xgb_rank_ndcg", "xgb_rank_pairwise", "xgb_aft"),
-    [](const auto& model) { return model.param; });
+INSTANTIATE_TEST_SUITE_P(Xgboost, Reference,
+                         testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w",
+                                         "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
+                                         "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",
+                                         "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart",
+                                         "xgb_rank_ndcg", "xgb_rank_pairwise", "xgb_aft"),
+                         [](const auto& model) { return model.param; });
 
 TEST(XgboostJson, ImportancesAreXgboosts) {
   std::ifstream file(reference("xgb_importance.txt"));
@@ -144,9 +145,9 @@ TEST(XgboostJson, ReadsEveryFormOfBaseScore) {
     score = form;
     EXPECT_NEAR(parse(m.dump()).base_margin.at(0), std::log(3.0), 1e-7) << form;
   }
-  for (const json& form : {json("[]"), json(""), json("[0.5"), json("0.5,0.5"), json("[0.5,0.5]"),
-                           json("nan"), json("[1E0]"), json("0"), json("1e99"), json(1e99),
-                           json(nullptr), json("half")}) {
+  for (const json& form :
+       {json("[]"), json(""), json("[0.5"), json("0.5,0.5"), json("[0.5,0.5]"), json("nan"),
+        json("[1E0]"), json("0"), json("1e99"), json(1e99), json(nullptr), json("half")}) {
     score = form;
     EXPECT_THROW((void)parse(m.dump()), ParseError) << form;
   }
@@ -177,7 +178,9 @@ TEST(XgboostJson, ThresholdsMoveNoFloat) {
     const double back = parse(io::xgboost_json_text(m)).trees[0].node(0).threshold;
     for (float x : {static_cast<float>(t), std::nextafter(static_cast<float>(t), 1e30f),
                     std::nextafter(static_cast<float>(t), -1e30f)}) {
-      if (std::isfinite(x)) { EXPECT_EQ(static_cast<double>(x) < t, static_cast<double>(x) < back) << t; }
+      if (std::isfinite(x)) {
+        EXPECT_EQ(static_cast<double>(x) < t, static_cast<double>(x) < back) << t;
+      }
     }
   }
 }
@@ -267,8 +270,8 @@ TEST(XgboostJsonRefuses, AnyMissingOrMistypedMember) {
   const json flat = whole.flatten();
   std::vector<std::string> paths;
   for (const auto& [path, value] : flat.items()) {
-    const bool other_tree = path.find("/trees/") != std::string::npos &&
-                            path.find("/trees/0/") == std::string::npos;
+    const bool other_tree =
+        path.find("/trees/") != std::string::npos && path.find("/trees/0/") == std::string::npos;
     if (!other_tree && path.find("/base_weights/") == std::string::npos) paths.push_back(path);
   }
   for (const std::string& path : paths) {
@@ -284,15 +287,17 @@ TEST(XgboostJsonRefuses, AnyMissingOrMistypedMember) {
   for (const char* key : {"left_children", "right_children", "split_indices", "split_conditions",
                           "default_left", "tree_param", "categories", "categories_nodes",
                           "categories_segments", "categories_sizes"}) {
-    EXPECT_NE(refusal([&](json& m) { first_tree(m).erase(key); }).find(key), std::string::npos) << key;
-    EXPECT_NE(refusal([&](json& m) { first_tree(m)[key] = "x"; }).find(key), std::string::npos) << key;
+    EXPECT_NE(refusal([&](json& m) { first_tree(m).erase(key); }).find(key), std::string::npos)
+        << key;
+    EXPECT_NE(refusal([&](json& m) { first_tree(m)[key] = "x"; }).find(key), std::string::npos)
+        << key;
   }
 }
 
 TEST(XgboostJsonRefuses, WrongCounts) {
-  for (const char* key : {"right_children", "split_indices", "split_conditions", "default_left",
-                          "sum_hessian", "loss_changes", "base_weights", "split_type",
-                          "categories_sizes"}) {
+  for (const char* key :
+       {"right_children", "split_indices", "split_conditions", "default_left", "sum_hessian",
+        "loss_changes", "base_weights", "split_type", "categories_sizes"}) {
     EXPECT_NE(refusal([&](json& m) { first_tree(m)[key].erase(0); }), "accepted") << key;
     EXPECT_NE(refusal([&](json& m) { first_tree(m)[key].push_back(0); }), "accepted") << key;
   }
@@ -307,13 +312,17 @@ TEST(XgboostJsonRefuses, WrongCounts) {
   EXPECT_NE(param("num_target", "1000000000"), "accepted");
   EXPECT_NE(param("num_class", "x"), "accepted");
   EXPECT_NE(refusal([](json& m) { first_tree(m)["tree_param"]["num_nodes"] = "4"; }), "accepted");
-  EXPECT_NE(refusal([](json& m) { first_tree(m)["tree_param"]["size_leaf_vector"] = "3"; }), "accepted");
+  EXPECT_NE(refusal([](json& m) { first_tree(m)["tree_param"]["size_leaf_vector"] = "3"; }),
+            "accepted");
   json& (*body)(json&) = [](json& m) -> json& { return m["learner"]["gradient_booster"]["model"]; };
   EXPECT_NE(refusal([&](json& m) { body(m)["tree_info"][0] = 1; }), "accepted");
   EXPECT_NE(refusal([&](json& m) { body(m)["tree_info"].erase(0); }), "accepted");
-  EXPECT_NE(refusal([&](json& m) { body(m)["gbtree_model_param"]["num_parallel_tree"] = "4"; }), "accepted");
-  EXPECT_NE(refusal([](json& m) { m["learner"]["attributes"]["best_iteration"] = "6"; }), "accepted");
-  EXPECT_NE(refusal([](json& m) { m["learner"]["gradient_booster"]["weight_drop"].erase(0); }, "xgb_dart"),
+  EXPECT_NE(refusal([&](json& m) { body(m)["gbtree_model_param"]["num_parallel_tree"] = "4"; }),
+            "accepted");
+  EXPECT_NE(refusal([](json& m) { m["learner"]["attributes"]["best_iteration"] = "6"; }),
+            "accepted");
+  EXPECT_NE(refusal([](json& m) { m["learner"]["gradient_booster"]["weight_drop"].erase(0); },
+                    "xgb_dart"),
             "accepted");
 }
 
@@ -321,14 +330,15 @@ TEST(XgboostJsonRefuses, GraphsThatAreNoTrees) {
   const auto child = [](const char* key, std::size_t node, int to) {
     return refusal([&](json& m) { first_tree(m)[key][node] = to; });
   };
-  EXPECT_NE(child("left_children", 0, 0), "accepted");    // itself
-  EXPECT_NE(child("left_children", 3, 0), "accepted");    // a cycle
-  EXPECT_NE(child("left_children", 3, 8), "accepted");    // a sibling's child
-  EXPECT_NE(child("left_children", 0, 31), "accepted");   // out of range
+  EXPECT_NE(child("left_children", 0, 0), "accepted");   // itself
+  EXPECT_NE(child("left_children", 3, 0), "accepted");   // a cycle
+  EXPECT_NE(child("left_children", 3, 8), "accepted");   // a sibling's child
+  EXPECT_NE(child("left_children", 0, 31), "accepted");  // out of range
   EXPECT_NE(child("left_children", 0, -7), "accepted");
-  EXPECT_NE(child("left_children", 0, -1), "accepted");   // half a split
+  EXPECT_NE(child("left_children", 0, -1), "accepted");  // half a split
   EXPECT_NE(refusal([](json& m) { first_tree(m)["left_children"][0] = 1.5; }), "accepted");
-  EXPECT_NE(refusal([](json& m) { first_tree(m)["left_children"][0] = 18446744073709551615u; }), "accepted");
+  EXPECT_NE(refusal([](json& m) { first_tree(m)["left_children"][0] = 18446744073709551615u; }),
+            "accepted");
 }
 
 TEST(XgboostJsonRefuses, NumbersThatAreNone) {
@@ -344,18 +354,19 @@ TEST(XgboostJsonRefuses, CategorySetsThatLie) {
   const auto set = [](const char* key, std::size_t i, std::int64_t to) {
     return refusal([&](json& m) { first_tree(m)[key][i] = to; });
   };
-  EXPECT_NE(set("categories_nodes", 0, 0), "accepted");      // a numeric node
-  EXPECT_NE(set("categories_nodes", 0, 3), "accepted");      // twice
+  EXPECT_NE(set("categories_nodes", 0, 0), "accepted");  // a numeric node
+  EXPECT_NE(set("categories_nodes", 0, 3), "accepted");  // twice
   EXPECT_NE(set("categories_nodes", 0, 31), "accepted");
   EXPECT_NE(set("categories_segments", 1, 23), "accepted");
   EXPECT_NE(set("categories_sizes", 3, 8), "accepted");
   EXPECT_NE(set("categories", 0, -1), "accepted");
-  EXPECT_NE(set("categories", 0, 16777215), "accepted");     // more memory than the file is worth
+  EXPECT_NE(set("categories", 0, 16777215), "accepted");  // more memory than the file is worth
   EXPECT_NE(set("categories", 0, 16777216), "accepted");
 }
 
 TEST(XgboostJsonRefuses, OtherBoostersAndNames) {
-  EXPECT_NE(refusal([](json& m) { m["learner"]["gradient_booster"]["name"] = "gblinear"; }), "accepted");
+  EXPECT_NE(refusal([](json& m) { m["learner"]["gradient_booster"]["name"] = "gblinear"; }),
+            "accepted");
   EXPECT_NE(refusal([](json& m) { m["learner"]["feature_types"] = {"q"}; }), "accepted");
   EXPECT_NE(refusal([](json& m) { m["learner"]["feature_names"] = {1, 2}; }), "accepted");
   const std::string place = refusal([](json& m) { first_tree(m)["split_indices"][2] = 9; });

@@ -22,10 +22,9 @@ TYPED_TEST_SUITE(FloatKey, Scalars);
 
 TYPED_TEST(FloatKey, OrdersAsNumbers) {
   using Limits = std::numeric_limits<TypeParam>;
-  const std::vector<TypeParam> ascending = {-Limits::infinity(),  (Limits::lowest)(), -1,
-                                            -(Limits::min)(),     -Limits::denorm_min(), 0,
-                                            Limits::denorm_min(), (Limits::min)(),     1,
-                                            (Limits::max)(),      Limits::infinity()};
+  const std::vector<TypeParam> ascending = {
+      -Limits::infinity(),  (Limits::lowest)(), -1, -(Limits::min)(), -Limits::denorm_min(), 0,
+      Limits::denorm_min(), (Limits::min)(),    1,  (Limits::max)(),  Limits::infinity()};
   for (std::size_t i = 0; i < ascending.size(); ++i) {
     for (std::size_t j = 0; j < ascending.size(); ++j) {
       EXPECT_EQ(tree::float_key(ascending[i]) < tree::float_key(ascending[j]), i < j);

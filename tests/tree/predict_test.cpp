@@ -55,7 +55,8 @@ std::vector<double> naive_sums(const Forest& f, const T* row) {
     const double weight = f.weights.empty() ? 1.0 : f.weights[t];
     const auto first = static_cast<std::size_t>(f.outputs.empty() ? 0 : f.outputs[t]);
     for (std::size_t v = 0; v < static_cast<std::size_t>(tree.outputs); ++v) {
-      const std::size_t at = static_cast<std::size_t>(leaf) * static_cast<std::size_t>(tree.outputs);
+      const std::size_t at =
+          static_cast<std::size_t>(leaf) * static_cast<std::size_t>(tree.outputs);
       sums[first + v] +=
           weight * (tree.outputs == 1 ? tree.node(leaf).value : tree.vector_values[at + v]);
     }
@@ -84,8 +85,7 @@ void expect_as_naive(const Forest& f, std::int64_t rows, std::mt19937& random, i
     const std::vector<double> expected =
         wide ? naive_sums<double>(f, row) : naive_sums<float>(f, row);
     std::vector<double> one(static_cast<std::size_t>(outputs));
-    tree::predict_one(forest, std::span(row, static_cast<std::size_t>(f.features)),
-                      std::span(one));
+    tree::predict_one(forest, std::span(row, static_cast<std::size_t>(f.features)), std::span(one));
     for (Index k = 0; k < outputs; ++k) {
       const auto i = static_cast<std::size_t>(k);
       ASSERT_EQ(std::bit_cast<std::uint64_t>(out[static_cast<std::size_t>(r * outputs + k)]),
@@ -131,12 +131,13 @@ TYPED_TEST(Predict, AnyShapeOfTree) {
   at_every_level([&] {
     for (std::int32_t leaves : {1, 2, 3, 64, 255, 256, 257, 700}) {
       SCOPED_TRACE(leaves);
-      expect_as_naive<TypeParam>({.trees = random_trees(3, {.leaves = leaves}, random)}, 70, random);
+      expect_as_naive<TypeParam>({.trees = random_trees(3, {.leaves = leaves}, random)}, 70,
+                                 random);
     }
-    expect_as_naive<TypeParam>(
-        {.trees = random_trees(2, {.leaves = 250, .chain = true}, random)}, 40, random);
-    expect_as_naive<TypeParam>(
-        {.trees = random_trees(2, {.leaves = 1001, .chain = true}, random)}, 40, random);
+    expect_as_naive<TypeParam>({.trees = random_trees(2, {.leaves = 250, .chain = true}, random)},
+                               40, random);
+    expect_as_naive<TypeParam>({.trees = random_trees(2, {.leaves = 1001, .chain = true}, random)},
+                               40, random);
   });
 }
 
@@ -156,7 +157,8 @@ TYPED_TEST(Predict, ThresholdsThatOnlyDoublesTellApart) {
   Forest f{.trees = random_trees(30, {.leaves = 16, .features = 1, .grid = 4}, random),
            .features = 1};
   for (Tree& tree : f.trees) {
-    for (tree::Node& n : tree.nodes) n.threshold += static_cast<double>(random() % 3) * 1e-12 - 1e-12;
+    for (tree::Node& n : tree.nodes)
+      n.threshold += static_cast<double>(random() % 3) * 1e-12 - 1e-12;
   }
   for (InputType input : {InputType::float32, InputType::float64}) {
     f.input = input;
@@ -243,7 +245,8 @@ TYPED_TEST(Predict, AnyStridesGiveTheSameBits) {
     }
     const MatrixView<float> strided(out.data() + 3 * (rows - 1), {rows, 1}, {-3, 1});
     tree::predict(forest, MatrixView<const TypeParam>(to), strided);
-    for (Index r = 0; r < rows; ++r) EXPECT_EQ(strided(r, 0), expected[static_cast<std::size_t>(r)]);
+    for (Index r = 0; r < rows; ++r)
+      EXPECT_EQ(strided(r, 0), expected[static_cast<std::size_t>(r)]);
   }
 }
 
@@ -307,13 +310,14 @@ TEST(PredictErrors, ShapesAndOptions) {
                ValueError);
   EXPECT_THROW(tree::predict(forest, good, MatrixView<float>(out.data(), {10, 1}), {.trees = -2}),
                ValueError);
+  EXPECT_THROW(tree::predict_leaves(forest, good, MatrixView<std::int32_t>(leaves.data(), {10, 1})),
+               ShapeError);
   EXPECT_THROW(
-      tree::predict_leaves(forest, good, MatrixView<std::int32_t>(leaves.data(), {10, 1})),
+      tree::predict_one(forest, std::span<const float>(x.data(), 4), std::span(out.data(), 1)),
       ShapeError);
-  EXPECT_THROW(tree::predict_one(forest, std::span<const float>(x.data(), 4), std::span(out.data(), 1)),
-               ShapeError);
-  EXPECT_THROW(tree::predict_one(forest, std::span<const float>(x.data(), 5), std::span(out.data(), 2)),
-               ShapeError);
+  EXPECT_THROW(
+      tree::predict_one(forest, std::span<const float>(x.data(), 5), std::span(out.data(), 2)),
+      ShapeError);
 }
 
 TEST(PredictErrors, SparseInputThatIsNone) {

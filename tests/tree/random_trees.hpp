@@ -20,9 +20,9 @@ namespace quern::test {
 struct TreeShape {
   std::int32_t leaves = 8;
   std::int32_t features = 5;
-  bool chain = false;       ///< every split below the last one
-  int grid = 16;            ///< thresholds are multiples of 1/16 (0: any double)
-  double categorical = 0;   ///< share of splits on sets of categories
+  bool chain = false;      ///< every split below the last one
+  int grid = 16;           ///< thresholds are multiples of 1/16 (0: any double)
+  double categorical = 0;  ///< share of splits on sets of categories
   std::int32_t outputs = 1;
 };
 
@@ -53,7 +53,8 @@ inline tree::Tree random_tree(const TreeShape& shape, std::mt19937& random) {
       n.kind = tree::SplitKind::categorical;
       n.category_begin = static_cast<std::uint32_t>(tree.category_words.size());
       n.category_count = 1 + static_cast<std::uint32_t>(random() % 2);
-      for (std::uint32_t w = 0; w < n.category_count; ++w) tree.category_words.push_back(static_cast<std::uint32_t>(random()));
+      for (std::uint32_t w = 0; w < n.category_count; ++w)
+        tree.category_words.push_back(static_cast<std::uint32_t>(random()));
     }
     open.push_back(left);
     open.push_back(left + 1);
@@ -83,14 +84,20 @@ std::vector<T> random_features(std::int64_t size, std::mt19937& random, double m
   std::vector<T> x(static_cast<std::size_t>(size));
   for (T& v : x) {
     const double kind = uniform(random);
-    if (kind < missing) v = (random() & 1u) ? std::numeric_limits<T>::quiet_NaN()
-                                            : -std::numeric_limits<T>::quiet_NaN();
-    else if (kind < missing + 0.3) v = static_cast<T>(std::nearbyint(normal(random) * 16) / 16);
-    else if (kind < missing + 0.4) v = static_cast<T>(random() % 70);
-    else if (kind < missing + 0.42) v = (random() & 1u) ? T(0) : -T(0);
-    else if (kind < missing + 0.44) v = (random() & 1u) ? std::numeric_limits<T>::infinity()
-                                                         : -std::numeric_limits<T>::infinity();
-    else v = static_cast<T>(normal(random));
+    if (kind < missing)
+      v = (random() & 1u) ? std::numeric_limits<T>::quiet_NaN()
+                          : -std::numeric_limits<T>::quiet_NaN();
+    else if (kind < missing + 0.3)
+      v = static_cast<T>(std::nearbyint(normal(random) * 16) / 16);
+    else if (kind < missing + 0.4)
+      v = static_cast<T>(random() % 70);
+    else if (kind < missing + 0.42)
+      v = (random() & 1u) ? T(0) : -T(0);
+    else if (kind < missing + 0.44)
+      v = (random() & 1u) ? std::numeric_limits<T>::infinity()
+                          : -std::numeric_limits<T>::infinity();
+    else
+      v = static_cast<T>(normal(random));
   }
   return x;
 }

@@ -116,7 +116,7 @@ TEST(Tree, CheckRefuses) {
   constexpr double inf = std::numeric_limits<double>::infinity();
   EXPECT_NE(refusal([](Tree& t) { t.nodes.clear(); }), "accepted");
   EXPECT_NE(refusal([](Tree& t) { t.node(0).parent = 0; }), "accepted");
-  EXPECT_NE(refusal([](Tree& t) { t.node(1).left = 0; }), "accepted");    // a cycle
+  EXPECT_NE(refusal([](Tree& t) { t.node(1).left = 0; }), "accepted");  // a cycle
   EXPECT_NE(refusal([](Tree& t) { t.node(1).left = 1; }), "accepted");
   EXPECT_NE(refusal([](Tree& t) { t.node(1).right = 3; }), "accepted");   // the same child twice
   EXPECT_NE(refusal([](Tree& t) { t.node(1).right = 2; }), "accepted");   // somebody else's child

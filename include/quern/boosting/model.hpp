@@ -24,7 +24,8 @@ namespace boosting {
 
 using InputType = tree::InputType;
 
-/// An additive model: margin_k(x) = base_margin_k + sum over trees t of output k of weight_t leaf_t(x).
+/// An additive model: margin_k(x) = base_margin_k + sum over trees t of output k of weight_t
+/// leaf_t(x).
 struct Model {
   std::string objective = "reg:squarederror";  ///< XGBoost's name
   std::int32_t outputs = 1;                    ///< margins a row: classes of softmax, else 1

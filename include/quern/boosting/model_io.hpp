@@ -152,7 +152,8 @@ inline void read_trees(const ArchiveReader& in, Model& model) {
 inline void write_features(ArchiveWriter& out, const Model& model) {
   out.texts("feature_names", model.feature_names);
   std::vector<std::uint8_t> kinds;
-  for (tree::FeatureKind kind : model.feature_kinds) kinds.push_back(static_cast<std::uint8_t>(kind));
+  for (tree::FeatureKind kind : model.feature_kinds)
+    kinds.push_back(static_cast<std::uint8_t>(kind));
   out.array<std::uint8_t>("feature_kinds", kinds);
   std::vector<std::uint64_t> sizes;
   std::vector<std::string> all;

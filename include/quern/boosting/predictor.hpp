@@ -56,9 +56,9 @@ class Predictor {
   [[nodiscard]] std::int64_t outputs() const noexcept { return forest_.outputs(); }
   [[nodiscard]] std::int64_t rounds() const noexcept { return rounds_; }
 
-  /// Margins of every row. \p features: (rows, features), dense in any order or CSR, NaN is missing;
-  /// \p out: (rows, outputs) of float or double. ShapeError where shapes do not fit, ValueError for
-  /// rounds that the model does not have.
+  /// Margins of every row. \p features: (rows, features), dense in any order or CSR, NaN is
+  /// missing; \p out: (rows, outputs) of float or double. ShapeError where shapes do not fit,
+  /// ValueError for rounds that the model does not have.
   template <class Out>
   void margins(const tree::FeatureView& features, MatrixView<Out> out,
                const PredictOptions& options = {}) const {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Where XGBoost's base_score lives: in the space of predictions, not of margins, for some objectives.
+/// Where XGBoost's base_score lives: in the space of predictions, not of margins, for some
+/// objectives.
 
 #ifndef QUERN_IO_XGBOOST_BASE_SCORE_HPP
 #define QUERN_IO_XGBOOST_BASE_SCORE_HPP

@@ -3,9 +3,9 @@
 /// \file
 /// XGBoost's JSON models, both ways: gbtree and dart, numeric and categorical splits.
 ///
-/// XGBoost compares and adds in float. Its thresholds are floats and come over as they are; ours are
-/// written as the smallest float that is at least the threshold, so no float input changes sides.
-/// Leaf values are rounded to float in writing, so margins agree to about 1e-7 a tree.
+/// XGBoost compares and adds in float. Its thresholds are floats and come over as they are; ours
+/// are written as the smallest float that is at least the threshold, so no float input changes
+/// sides. Leaf values are rounded to float in writing, so margins agree to about 1e-7 a tree.
 
 #ifndef QUERN_IO_XGBOOST_JSON_HPP
 #define QUERN_IO_XGBOOST_JSON_HPP

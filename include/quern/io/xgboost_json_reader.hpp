@@ -42,7 +42,8 @@ class XgboostReader {
   [[nodiscard]] boosting::Model read(std::span<const std::byte> bytes) {
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     check_depth(text);
-    // A category costs up to its number in bits; hostile ones shall not cost more than the file did.
+    // A category costs up to its number in bits; hostile ones shall not cost more than the file
+    // did.
     category_words_left_ = bytes.size() * 4 + 65536;
     nlohmann::json document;
     try {
@@ -78,7 +79,8 @@ class XgboostReader {
         in_string = true;
       } else if (c == '{' || c == '[') {
         if (++depth > deepest)
-          fail("byte " + std::to_string(i), "nesting of at most " + std::to_string(deepest), "more");
+          fail("byte " + std::to_string(i), "nesting of at most " + std::to_string(deepest),
+               "more");
       } else if (c == '}' || c == ']') {
         --depth;
       }
@@ -112,8 +114,8 @@ class XgboostReader {
         fail(at.path, "an integer", "'" + s.substr(0, 40) + "'");
     } else if (at.value->is_boolean()) {
       number = at.value->get<bool>() ? 1 : 0;
-    } else if (at.value->is_number_unsigned() &&
-               at.value->get<std::uint64_t>() > std::uint64_t{1} << 62) {
+    } else if (at.value->is_number_unsigned() && at.value->get<std::uint64_t>() > std::uint64_t{1}
+                                                                                      << 62) {
       fail(at.path, "an integer of sensible size", at.value->get<std::uint64_t>());
     } else if (at.value->is_number_integer()) {
       number = at.value->get<std::int64_t>();
@@ -147,8 +149,7 @@ class XgboostReader {
   }
   [[nodiscard]] const Json::array_t& array_of(const JsonPlace& at, std::size_t size) const {
     const Json::array_t& values = array(at);
-    if (values.size() != size)
-      fail(at.path, std::to_string(size) + " elements", values.size());
+    if (values.size() != size) fail(at.path, std::to_string(size) + " elements", values.size());
     return values;
   }
   /// A number an entry, without building an entry's path unless it is wrong.
@@ -156,7 +157,8 @@ class XgboostReader {
     const Json::array_t& values = array_of(at, size);
     std::vector<double> out(size);
     for (std::size_t i = 0; i < size; ++i) {
-      const double x = values[i].is_number() ? values[i].get<double>() : number(element(at, values, i));
+      const double x =
+          values[i].is_number() ? values[i].get<double>() : number(element(at, values, i));
       out[i] = fits_float(x) ? static_cast<double>(static_cast<float>(x))
                              : narrow(element(at, values, i), x);
     }
@@ -187,7 +189,8 @@ class XgboostReader {
     model.input_type = tree::InputType::float32;
     const JsonPlace learner = get(root, "learner");
     const JsonPlace param = get(learner, "learner_model_param");
-    model.features = integer(get(param, "num_feature"), 0, (std::numeric_limits<std::int32_t>::max)());
+    model.features =
+        integer(get(param, "num_feature"), 0, (std::numeric_limits<std::int32_t>::max)());
     model.objective = text(get(get(learner, "objective"), "name"));
     read_booster(get(learner, "gradient_booster"), model);
     read_outputs(param, model);
@@ -207,8 +210,8 @@ class XgboostReader {
     const Json::array_t& list = array(trees);
     if (const JsonPlace p = get(body, "gbtree_model_param"); find(p, "num_parallel_tree")) {
       // Old files say 0 for 1.
-      model.parallel_trees = static_cast<std::int32_t>((std::max)(
-          integer(get(p, "num_parallel_tree"), 0, 1 << 30), std::int64_t{1}));
+      model.parallel_trees = static_cast<std::int32_t>(
+          (std::max)(integer(get(p, "num_parallel_tree"), 0, 1 << 30), std::int64_t{1}));
     }
     for (std::size_t t = 0; t < list.size(); ++t) {
       model.trees.push_back(read_tree(element(trees, list, t), model.features));
@@ -251,7 +254,8 @@ class XgboostReader {
     std::string_view rest = whole;
     const bool list = !rest.empty() && rest.front() == '[';
     if (list) {
-      if (rest.size() < 2 || rest.back() != ']') fail(at.path, "a closing ]", "'" + whole.substr(0, 40) + "'");
+      if (rest.size() < 2 || rest.back() != ']')
+        fail(at.path, "a closing ]", "'" + whole.substr(0, 40) + "'");
       rest = rest.substr(1, rest.size() - 2);
     }
     std::vector<double> scores;

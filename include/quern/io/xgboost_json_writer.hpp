@@ -35,15 +35,16 @@ class XgboostWriter {
     model.check("quern::io::save_xgboost_json");
     for (const tree::Tree& tree : model.trees) {
       if (tree.outputs > 1)
-        throw ValueError(error_text("quern::io::save_xgboost_json", "model",
-                                    "one value a leaf", tree.outputs));
+        throw ValueError(
+            error_text("quern::io::save_xgboost_json", "model", "one value a leaf", tree.outputs));
     }
     choose_base_scores();
   }
 
   [[nodiscard]] std::string text() {
     out_ = "{\"learner\":{\"attributes\":{";
-    if (model_.best_round >= 0) out_ += "\"best_iteration\":\"" + std::to_string(model_.best_round) + "\"";
+    if (model_.best_round >= 0)
+      out_ += "\"best_iteration\":\"" + std::to_string(model_.best_round) + "\"";
     out_ += "},\"feature_names\":";
     strings(model_.feature_names);
     out_ += ",\"feature_types\":";
@@ -66,8 +67,7 @@ class XgboostWriter {
     first_tree_add_.assign(model_.trees.size(), 0.0);
     for (std::size_t k = 0; k < model_.base_margin.size(); ++k) {
       float score = base_score_of_margin(link, model_.base_margin[k]);
-      double rest = model_.base_margin[k] -
-                    margin_of_base_score(link, static_cast<double>(score));
+      double rest = model_.base_margin[k] - margin_of_base_score(link, static_cast<double>(score));
       base_scores_.push_back(score);
       if (std::abs(rest) <= 1e-6 * (std::max)(1.0, std::abs(model_.base_margin[k]))) continue;
       for (std::size_t t = 0; t < model_.trees.size(); ++t) {
@@ -96,8 +96,8 @@ class XgboostWriter {
     try {
       out_ += nlohmann::json(s).dump();
     } catch (const nlohmann::json::exception&) {
-      throw ValueError(error_text("quern::io::save_xgboost_json", "feature_names", "UTF-8 text",
-                                  "other bytes"));
+      throw ValueError(
+          error_text("quern::io::save_xgboost_json", "feature_names", "UTF-8 text", "other bytes"));
     }
   }
   void strings(const std::vector<std::string>& list) {
@@ -142,9 +142,8 @@ class XgboostWriter {
     out_ += "\"gbtree_model_param\":{\"num_parallel_tree\":\"" +
             std::to_string(model_.parallel_trees) + "\",\"num_trees\":\"" +
             std::to_string(model_.trees.size()) + "\"},\"iteration_indptr\":";
-    array(static_cast<std::size_t>(model_.rounds()) + 1, [&](std::size_t i) {
-      number(static_cast<std::int64_t>(i) * model_.trees_per_round());
-    });
+    array(static_cast<std::size_t>(model_.rounds()) + 1,
+          [&](std::size_t i) { number(static_cast<std::int64_t>(i) * model_.trees_per_round()); });
     out_ += ",\"tree_info\":";
     array(model_.trees.size(), [&](std::size_t t) { number(model_.tree_outputs[t]); });
     out_ += ",\"trees\":";
@@ -172,11 +171,11 @@ class XgboostWriter {
       return tree.node(i).is_leaf() ? value(i) : static_cast<float>(tree.node(i).value);
     });
     categories(tree);
-    nodes("default_left", tree, [&](std::int32_t i) {
-      return tree.node(i).default_left || !tree.in_use(i) ? 1 : 0;
-    });
+    nodes("default_left", tree,
+          [&](std::int32_t i) { return tree.node(i).default_left || !tree.in_use(i) ? 1 : 0; });
     nodes("left_children", tree, [&](std::int32_t i) { return tree.node(i).left; });
-    nodes("loss_changes", tree, [&](std::int32_t i) { return static_cast<float>(tree.node(i).gain); });
+    nodes("loss_changes", tree,
+          [&](std::int32_t i) { return static_cast<float>(tree.node(i).gain); });
     nodes("parents", tree, [&](std::int32_t i) {
       return i == 0 ? nobody : (std::max)(std::int64_t{tree.node(i).parent}, std::int64_t{0});
     });
@@ -190,7 +189,8 @@ class XgboostWriter {
       return (std::max)(std::int64_t{tree.node(i).feature}, std::int64_t{0});
     });
     nodes("split_type", tree, [&](std::int32_t i) { return categorical(i) ? 1 : 0; });
-    nodes("sum_hessian", tree, [&](std::int32_t i) { return static_cast<float>(tree.node(i).cover); });
+    nodes("sum_hessian", tree,
+          [&](std::int32_t i) { return static_cast<float>(tree.node(i).cover); });
     out_ += ",\"tree_param\":{\"num_deleted\":\"" + std::to_string(deleted) +
             "\",\"num_feature\":\"" + std::to_string(model_.features) + "\",\"num_nodes\":\"" +
             std::to_string(tree.size()) + "\",\"size_leaf_vector\":\"1\"}}";
@@ -238,13 +238,15 @@ class XgboostWriter {
             std::to_string(classes() ? 1 : model_.outputs) + "\"}";
   }
 
-  /// XGBoost wants each objective's parameters; those that prediction does not need are its defaults.
+  /// XGBoost wants each objective's parameters; those that prediction does not need are its
+  /// defaults.
   void objective() {
     const std::string& name = model_.objective;
     out_ += "{\"name\":";
     string(name);
     if (classes()) {
-      out_ += ",\"softmax_multiclass_param\":{\"num_class\":\"" + std::to_string(model_.outputs) + "\"}";
+      out_ += ",\"softmax_multiclass_param\":{\"num_class\":\"" + std::to_string(model_.outputs) +
+              "\"}";
     } else if (name == "count:poisson") {
       out_ += ",\"poisson_regression_param\":{\"max_delta_step\":\"0.7\"}";
     } else if (name == "reg:tweedie") {
@@ -252,8 +254,9 @@ class XgboostWriter {
     } else if (name == "reg:pseudohubererror") {
       out_ += ",\"pseudo_huber_param\":{\"huber_slope\":\"1\"}";
     } else if (name == "survival:aft") {
-      out_ += ",\"aft_loss_param\":{\"aft_loss_distribution\":\"normal\","
-              "\"aft_loss_distribution_scale\":\"1\"}";
+      out_ +=
+          ",\"aft_loss_param\":{\"aft_loss_distribution\":\"normal\","
+          "\"aft_loss_distribution_scale\":\"1\"}";
     } else if (name == "reg:quantileerror") {
       out_ += ",\"quantile_loss_param\":{\"quantile_alpha\":\"";
       array(base_scores_.size(), [&](std::size_t k) {

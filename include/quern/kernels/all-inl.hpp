@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// The list of all kernels: read once for every target. A new kernel is added here and nowhere else.
+/// The list of all kernels: read once for every target. A new kernel is added here and nowhere
+/// else.
 
 #include "quern/kernels/elementwise-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"

@@ -3,8 +3,9 @@
 /// \file
 /// Names of the functions that kernels apply to whole vectors. A name is an empty or small struct
 /// that any code may make; what it does is written once per SIMD target, as the specialisation
-/// `Vectorized<Name>` of functors-inl.hpp. Add a function by adding a name here and its specialisation
-/// there (or in an `-inl.hpp` of your own that comes before the kernels that use it).
+/// `Vectorized<Name>` of functors-inl.hpp. Add a function by adding a name here and its
+/// specialisation there (or in an `-inl.hpp` of your own that comes before the kernels that use
+/// it).
 ///
 /// Error bounds in ulp hold at every SIMD level for float and double; see math-inl.hpp.
 

@@ -54,8 +54,8 @@ struct GemmTile {
   std::ptrdiff_t depth;
   T* partial;  ///< sums of the blocks so far, kTileRows x kTileCols; null for a single block
   std::ptrdiff_t partial_stride;  ///< from one row's sums to the next's: 0 where there are none
-  bool first;  ///< no blocks before this one
-  bool last;   ///< none after it
+  bool first;                     ///< no blocks before this one
+  bool last;                      ///< none after it
   std::ptrdiff_t row;
   std::ptrdiff_t col;
   std::ptrdiff_t cols;

@@ -39,17 +39,17 @@ struct GemmLayout {
 template <class T>
 struct GemmTask {
   GemmOperand<T> a;
-  const T* packed_b = nullptr;       ///< all of B, packed; null: read `b` as it lies
-  std::ptrdiff_t packed_cols = 0;    ///< columns of the packed B, a multiple of the tile's
-  GemmOperand<T> b;                  ///< col_stride 1 where it is read as it lies
+  const T* packed_b = nullptr;     ///< all of B, packed; null: read `b` as it lies
+  std::ptrdiff_t packed_cols = 0;  ///< columns of the packed B, a multiple of the tile's
+  GemmOperand<T> b;                ///< col_stride 1 where it is read as it lies
   std::ptrdiff_t depth = 0;
   std::ptrdiff_t row_begin = 0, row_end = 0;
   std::ptrdiff_t col_begin = 0, col_end = 0;
-  bool pack_a = true;                ///< copy A into panels first: worth it for many columns
-  T* a_scratch = nullptr;            ///< gemm_a_scratch() elements
-  T* edge_scratch = nullptr;         ///< depth * tile columns, when B is not packed
-  T* partial_scratch = nullptr;      ///< rounded rows * rounded columns, when depth needs blocks
-  T* state_scratch = nullptr;        ///< rows * 2 * lanes, for epilogues that keep a state
+  bool pack_a = true;            ///< copy A into panels first: worth it for many columns
+  T* a_scratch = nullptr;        ///< gemm_a_scratch() elements
+  T* edge_scratch = nullptr;     ///< depth * tile columns, when B is not packed
+  T* partial_scratch = nullptr;  ///< rounded rows * rounded columns, when depth needs blocks
+  T* state_scratch = nullptr;    ///< rows * 2 * lanes, for epilogues that keep a state
 };
 
 /// c = alpha * sum + beta * c. With beta = 0 nothing is read, so c may hold anything.
@@ -83,9 +83,9 @@ struct StoreActivated {
 template <class T>
 struct StoreArgMin {
   T alpha = T{1};
-  const T* offsets = nullptr;      ///< one a column, or null for zeros
-  T* values = nullptr;             ///< one a row, or null
-  std::int64_t* columns = nullptr; ///< one a row, or null
+  const T* offsets = nullptr;       ///< one a column, or null for zeros
+  T* values = nullptr;              ///< one a row, or null
+  std::int64_t* columns = nullptr;  ///< one a row, or null
   static constexpr bool keeps_state = true;
 };
 

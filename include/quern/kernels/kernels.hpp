@@ -34,25 +34,25 @@ QUERN_NAMESPACE_END
 
 #if QUERN_HAVE_AVX512
 #define QUERN_DISPATCH_AVX512(level, ...) \
-  (level) == ::quern::simd::Level::avx512 ? ::quern::kernels::N_AVX3::__VA_ARGS__ :
+  (level) == ::quern::simd::Level::avx512 ? ::quern::kernels::N_AVX3::__VA_ARGS__:
 #else
 #define QUERN_DISPATCH_AVX512(level, ...)
 #endif
 #if QUERN_HAVE_AVX2
 #define QUERN_DISPATCH_AVX2(level, ...) \
-  (level) == ::quern::simd::Level::avx2 ? ::quern::kernels::N_AVX2::__VA_ARGS__ :
+  (level) == ::quern::simd::Level::avx2 ? ::quern::kernels::N_AVX2::__VA_ARGS__:
 #else
 #define QUERN_DISPATCH_AVX2(level, ...)
 #endif
 #if QUERN_HAVE_EMU128
 #define QUERN_DISPATCH_EMU128(level, ...) \
-  (level) == ::quern::simd::Level::emu128 ? ::quern::kernels::N_EMU128::__VA_ARGS__ :
+  (level) == ::quern::simd::Level::emu128 ? ::quern::kernels::N_EMU128::__VA_ARGS__:
 #else
 #define QUERN_DISPATCH_EMU128(level, ...)
 #endif
 #if QUERN_HAVE_SCALAR
 #define QUERN_DISPATCH_SCALAR(level, ...) \
-  (level) == ::quern::simd::Level::scalar ? ::quern::kernels::N_SCALAR::__VA_ARGS__ :
+  (level) == ::quern::simd::Level::scalar ? ::quern::kernels::N_SCALAR::__VA_ARGS__:
 #else
 #define QUERN_DISPATCH_SCALAR(level, ...)
 #endif

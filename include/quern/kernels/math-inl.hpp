@@ -6,8 +6,9 @@
 /// Each is one straight line of code for all inputs: range reduction, one or two polynomials, at
 /// most one division, and bit tests for what is special. The largest error is stated beside each
 /// function in ulp of the exact result (measured on 2^24 floats spread over all bit patterns and
-/// four million doubles, at every level) and held by the test. All results that round to a subnormal number
-/// are right to that unit; where the program runs with flush-to-zero they become 0.
+/// four million doubles, at every level) and held by the test. All results that round to a
+/// subnormal number are right to that unit; where the program runs with flush-to-zero they become
+/// 0.
 ///
 /// Every operation is the same at every level, so levels with fused multiply-add agree in every
 /// bit; those without it (HWY_SCALAR, HWY_EMU128) keep the same error bounds, hence differ from

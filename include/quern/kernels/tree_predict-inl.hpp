@@ -4,10 +4,10 @@
 /// Prediction with trees on batches of rows: floats to keys, keys to byte codes, and trees of up to
 /// 256 leaves evaluated for one row a byte lane.
 ///
-/// Walking down a tree costs a dependent load a level and row. Here every node of a tree is visited,
-/// but for 32 (AVX2) or 64 rows at once, in order of appearance, with two compares, an AND and a
-/// select and without any dependent load: a row passes 254 nodes in the time of some 4 steps of a
-/// walk. Rows that stand elsewhere in the tree fail the compare of their candidate leaf.
+/// Walking down a tree costs a dependent load a level and row. Here every node of a tree is
+/// visited, but for 32 (AVX2) or 64 rows at once, in order of appearance, with two compares, an AND
+/// and a select and without any dependent load: a row passes 254 nodes in the time of some 4 steps
+/// of a walk. Rows that stand elsewhere in the tree fail the compare of their candidate leaf.
 
 #if defined(QUERN_KERNELS_TREE_PREDICT_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_KERNELS_TREE_PREDICT_INL_HPP
@@ -29,8 +29,9 @@ namespace kernels {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// keys[i] = key of the IEEE number whose bits are bits[i] (see tree_predict_types.hpp); in place is
-/// allowed. \p infinity_bits are those of +infinity: magnitudes above are NaN. Returns whether any is.
+/// keys[i] = key of the IEEE number whose bits are bits[i] (see tree_predict_types.hpp); in place
+/// is allowed. \p infinity_bits are those of +infinity: magnitudes above are NaN. Returns whether
+/// any is.
 template <class Key>
 bool tree_keys(const Key* bits, std::int64_t size, Key infinity_bits, Key* keys) {
   const hn::ScalableTag<Key> d;
@@ -244,8 +245,8 @@ HWY_INLINE void lanes_by_1(D d, const std::int8_t* HWY_RESTRICT codes, std::int6
 }  // namespace tree_detail
 
 /// leaves[r] = number, from the left, of the leaf of one tree that row r reaches; \p nodes are its
-/// \p count inner nodes, parents before children. Column c of the codes starts at codes[c * stride].
-/// Reads and writes rows up to the next multiple of 64: both buffers have room for them.
+/// \p count inner nodes, parents before children. Column c of the codes starts at codes[c *
+/// stride]. Reads and writes rows up to the next multiple of 64: both buffers have room for them.
 template <class Byte>
 void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
                 const LaneNode* HWY_RESTRICT nodes, std::int64_t count, std::int64_t rows,
@@ -254,8 +255,8 @@ void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
   for (std::int64_t r = 0; r < rows; ++r) {
     Byte leaf = 0;
     for (std::int64_t i = 0; i < count; ++i) {
-      const auto c = static_cast<std::int8_t>(
-          codes[static_cast<std::int64_t>(nodes[i].column) * stride + r]);
+      const auto c =
+          static_cast<std::int8_t>(codes[static_cast<std::int64_t>(nodes[i].column) * stride + r]);
       const bool right = leaf == static_cast<Byte>(nodes[i].first_leaf) &&
                          c > static_cast<std::int8_t>(nodes[i].code);
       leaf = right ? static_cast<Byte>(nodes[i].right_first_leaf) : leaf;

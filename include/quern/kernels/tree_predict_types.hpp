@@ -3,13 +3,13 @@
 /// \file
 /// Arguments of the kernels that predict with trees: plain numbers, the same for every target.
 ///
-/// *Keys.* Features are compared as integers: a float's key is its magnitude bits, negated where the
-/// sign is set, so keys order as floats do, both zeros have key 0, and no compiler flag can drop the
-/// test for NaN. Every NaN has the smallest integer as its key, which no number has.
+/// *Keys.* Features are compared as integers: a float's key is its magnitude bits, negated where
+/// the sign is set, so keys order as floats do, both zeros have key 0, and no compiler flag can
+/// drop the test for NaN. Every NaN has the smallest integer as its key, which no number has.
 ///
-/// *Codes.* A column of codes holds, for one feature, how many of up to 255 of its thresholds are at
-/// most x, minus 128. The test x < t_j is code <= j; a missing value is coded as 0 in columns whose
-/// nodes send it left and as 255 in those that send it right, so that it costs nodes nothing.
+/// *Codes.* A column of codes holds, for one feature, how many of up to 255 of its thresholds are
+/// at most x, minus 128. The test x < t_j is code <= j; a missing value is coded as 0 in columns
+/// whose nodes send it left and as 255 in those that send it right, so that it costs nodes nothing.
 
 #ifndef QUERN_KERNELS_TREE_PREDICT_TYPES_HPP
 #define QUERN_KERNELS_TREE_PREDICT_TYPES_HPP

@@ -23,8 +23,8 @@ using KeyOf = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
 
 /// Bits of +infinity.
 template <class Key>
-inline constexpr Key infinity_key =
-    sizeof(Key) == 4 ? static_cast<Key>(0x7f800000) : static_cast<Key>(0x7ff0000000000000LL);
+inline constexpr Key infinity_key = sizeof(Key) == 4 ? static_cast<Key>(0x7f800000)
+                                                     : static_cast<Key>(0x7ff0000000000000LL);
 
 /// Keys order as numbers do, -0 and +0 have the same, and every NaN has missing_key.
 template <class T>

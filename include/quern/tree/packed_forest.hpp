@@ -84,14 +84,14 @@ enum class TreeForm : std::uint8_t {
 
 struct PackedTree {
   TreeForm form = TreeForm::walk;
-  std::int32_t source = 0;        ///< number of the tree it was made from
+  std::int32_t source = 0;  ///< number of the tree it was made from
   std::int32_t output = 0;
   std::int32_t depth = 0;
-  std::uint32_t root = 0;         ///< first walk node
-  std::int32_t original = -1;     ///< categories: index into PackedForest::originals
-  std::int64_t lane_begin = 0;    ///< first lane node
+  std::uint32_t root = 0;       ///< first walk node
+  std::int32_t original = -1;   ///< categories: index into PackedForest::originals
+  std::int64_t lane_begin = 0;  ///< first lane node
   std::int64_t lane_count = 0;
-  std::int64_t leaf_begin = 0;    ///< lanes: first entry of leaf_values, leaf_nodes
+  std::int64_t leaf_begin = 0;  ///< lanes: first entry of leaf_values, leaf_nodes
 };
 
 /// Distinct thresholds of one feature, ascending; filled while packing.
@@ -126,18 +126,18 @@ class PackedForest {
   std::int64_t features = 0;
   std::int64_t source_trees = 0;
   InputType input_type = InputType::float32;
-  std::vector<double> base;                      ///< (outputs)
-  std::vector<std::int32_t> slot_features;       ///< (slots): the features that are tested
-  std::vector<std::int32_t> feature_slots;       ///< (features): slot, or -1
-  std::vector<detail::CodeColumn> columns;       ///< by slot
-  std::vector<detail::PackedTree> packed;        ///< in the order in which they are added
+  std::vector<double> base;                          ///< (outputs)
+  std::vector<std::int32_t> slot_features;           ///< (slots): the features that are tested
+  std::vector<std::int32_t> feature_slots;           ///< (features): slot, or -1
+  std::vector<detail::CodeColumn> columns;           ///< by slot
+  std::vector<detail::PackedTree> packed;            ///< in the order in which they are added
   std::vector<std::vector<std::int32_t>> by_output;  ///< (outputs): indices into packed
   std::vector<kernels::LaneNode> lane_nodes;
-  std::vector<double> leaf_values;               ///< lanes: weighted, from left to right
-  std::vector<std::int32_t> leaf_nodes;          ///< lanes: node of the original tree
-  std::vector<double> walk_values;               ///< (walk nodes): weighted, inner nodes 0
-  std::vector<std::int32_t> walk_originals;      ///< (walk nodes): node of the original tree
-  std::vector<Tree> originals;                   ///< trees with categories
+  std::vector<double> leaf_values;           ///< lanes: weighted, from left to right
+  std::vector<std::int32_t> leaf_nodes;      ///< lanes: node of the original tree
+  std::vector<double> walk_values;           ///< (walk nodes): weighted, inner nodes 0
+  std::vector<std::int32_t> walk_originals;  ///< (walk nodes): node of the original tree
+  std::vector<Tree> originals;               ///< trees with categories
   detail::KeyTables<std::int32_t> float_tables;
   detail::KeyTables<std::int64_t> double_tables;  ///< empty unless the input type is float64
   bool any_walk = false;                          ///< a tree that has no lane form
@@ -148,17 +148,15 @@ class PackedForest {
     return static_cast<std::int64_t>(slot_features.size());
   }
   /// Whether double features are compared as doubles.
-  [[nodiscard]] bool compares_doubles() const noexcept {
-    return input_type == InputType::float64;
-  }
+  [[nodiscard]] bool compares_doubles() const noexcept { return input_type == InputType::float64; }
 
  private:
   void check(const ForestSource& source);
   void assign_slots(const ForestSource& source);
-  void add_tree(const ForestSource& source, std::size_t t, std::int32_t output, std::int32_t vector);
+  void add_tree(const ForestSource& source, std::size_t t, std::int32_t output,
+                std::int32_t vector);
   void add_walk(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
-  void add_lanes(const Tree& tree, double weight, std::int32_t vector,
-                 detail::PackedTree& packed);
+  void add_lanes(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
   [[nodiscard]] double comparable(double threshold) const noexcept;
   void collect_thresholds();
   void make_columns();
@@ -178,8 +176,9 @@ inline bool has_categories(const Tree& tree) {
 
 inline double leaf_value(const Tree& tree, std::int32_t node, std::int32_t vector) {
   if (tree.outputs == 1) return tree.node(node).value;
-  return tree.vector_values[static_cast<std::size_t>(node) * static_cast<std::size_t>(tree.outputs) +
-                            static_cast<std::size_t>(vector)];
+  return tree
+      .vector_values[static_cast<std::size_t>(node) * static_cast<std::size_t>(tree.outputs) +
+                     static_cast<std::size_t>(vector)];
 }
 
 /// The entries of one column's table from `count` ascending thresholds.
@@ -206,8 +205,7 @@ inline std::uint32_t four_bytes(std::int32_t byte) {
 inline void PackedForest::check(const ForestSource& source) {
   static constexpr const char* function = "quern::tree::PackedForest";
   const std::size_t n = source.trees.size();
-  if (source.base.empty())
-    throw ShapeError(error_text(function, "base", "at least one output", 0));
+  if (source.base.empty()) throw ShapeError(error_text(function, "base", "at least one output", 0));
   if (!source.tree_outputs.empty() && source.tree_outputs.size() != n)
     throw ShapeError(error_text(function, "tree_outputs", std::to_string(n) + " entries",
                                 source.tree_outputs.size()));

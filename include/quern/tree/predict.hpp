@@ -78,7 +78,8 @@ class Tile {
         all_keys_(sparse || !lanes_ || forest.any_walk) {
     const std::int64_t slots = all_keys_ ? (std::max)(forest.slots(), std::int64_t{1}) : 1;
     const auto key_bytes = static_cast<std::size_t>(slots * predict_tile_rows) * sizeof(Key);
-    const std::size_t code_bytes = forest.columns.size() * static_cast<std::size_t>(predict_tile_rows);
+    const std::size_t code_bytes =
+        forest.columns.size() * static_cast<std::size_t>(predict_tile_rows);
     std::byte* memory = scratch.at_least(key_bytes + code_bytes);
     keys_ = reinterpret_cast<Key*>(memory);
     codes_ = reinterpret_cast<std::uint8_t*>(memory + key_bytes);
@@ -114,7 +115,8 @@ class Tile {
         if (column < 0 || column >= x.cols) bad_csr("columns", "a column of the matrix", column);
         const std::int32_t slot = forest_.feature_slots[static_cast<std::size_t>(column)];
         if (slot < 0) continue;
-        keys_[slot * predict_tile_rows + r] = float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
+        keys_[slot * predict_tile_rows + r] =
+            float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
       }
     }
     if (!lanes_) return;
@@ -170,7 +172,9 @@ class Tile {
     throw ShapeError(error_text("quern::tree::predict", argument, expected, got));
   }
 
-  Key* keys_of(std::int64_t slot) const { return keys_ + (all_keys_ ? slot * predict_tile_rows : 0); }
+  Key* keys_of(std::int64_t slot) const {
+    return keys_ + (all_keys_ ? slot * predict_tile_rows : 0);
+  }
 
   /// Fills the columns of a slot, which start at `column`; returns the first of the next slot.
   /// `missing`: some value may be.
@@ -239,7 +243,8 @@ class Tile {
       walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t way) {
         return keys_[std::int64_t{slot} * predict_tile_rows + r + static_cast<std::int64_t>(way)];
       });
-      for (std::size_t way = 0; way < 8; ++way) reached(r + static_cast<std::int64_t>(way), at[way]);
+      for (std::size_t way = 0; way < 8; ++way)
+        reached(r + static_cast<std::int64_t>(way), at[way]);
     }
     for (; r < rows_; ++r) {
       std::array<std::uint32_t, 1> at = {tree.root};
@@ -267,8 +272,7 @@ class Tile {
 
 inline void check_features(const char* function, std::int64_t expected, std::int64_t got) {
   if (expected == got) return;
-  throw ShapeError(
-      error_text(function, "features", std::to_string(expected) + " columns", got));
+  throw ShapeError(error_text(function, "features", std::to_string(expected) + " columns", got));
 }
 
 template <class T>
@@ -313,8 +317,8 @@ void for_each_tile(const char* function, const PackedForest& forest, const Featu
 inline std::int64_t used_trees(const char* function, const PackedForest& forest,
                                std::int64_t trees) {
   if (trees < -1 || trees > forest.trees())
-    throw ValueError(error_text(function, "trees",
-                                "-1 (all) or 0.." + std::to_string(forest.trees()), trees));
+    throw ValueError(
+        error_text(function, "trees", "-1 (all) or 0.." + std::to_string(forest.trees()), trees));
   return trees < 0 ? forest.trees() : trees;
 }
 
@@ -329,29 +333,29 @@ void predict(const PackedForest& forest, const FeatureView& features, MatrixView
   static constexpr const char* function = "quern::tree::predict";
   const std::int64_t trees = detail::used_trees(function, forest, options.trees);
   if (out.cols() != forest.outputs())
-    throw ShapeError(error_text(function, "out", std::to_string(forest.outputs()) + " columns",
-                                out.cols()));
-  detail::for_each_tile(
-      function, forest, features, out.rows(), options.threads,
-      [&](auto& tile, std::int64_t first, std::int64_t rows) {
-        std::array<double, detail::predict_tile_rows> sums;
-        for (std::int64_t k = 0; k < forest.outputs(); ++k) {
-          tile.sum(k, trees, sums.data());
-          for (std::int64_t r = 0; r < rows; ++r) {
-            out(first + r, k) = static_cast<Out>(sums[static_cast<std::size_t>(r)]);
-          }
-        }
-      });
+    throw ShapeError(
+        error_text(function, "out", std::to_string(forest.outputs()) + " columns", out.cols()));
+  detail::for_each_tile(function, forest, features, out.rows(), options.threads,
+                        [&](auto& tile, std::int64_t first, std::int64_t rows) {
+                          std::array<double, detail::predict_tile_rows> sums;
+                          for (std::int64_t k = 0; k < forest.outputs(); ++k) {
+                            tile.sum(k, trees, sums.data());
+                            for (std::int64_t r = 0; r < rows; ++r) {
+                              out(first + r, k) =
+                                  static_cast<Out>(sums[static_cast<std::size_t>(r)]);
+                            }
+                          }
+                        });
 }
 
-/// out(r, t) = number of the leaf that row r reaches in tree t. \p out: (rows, options.trees or all).
+/// out(r, t) = number of the leaf that row r reaches in tree t. \p out: (rows, options.trees or
+/// all).
 inline void predict_leaves(const PackedForest& forest, const FeatureView& features,
                            MatrixView<std::int32_t> out, const PredictOptions& options = {}) {
   static constexpr const char* function = "quern::tree::predict_leaves";
   const std::int64_t trees = detail::used_trees(function, forest, options.trees);
   if (out.cols() != trees)
-    throw ShapeError(
-        error_text(function, "out", std::to_string(trees) + " columns", out.cols()));
+    throw ShapeError(error_text(function, "out", std::to_string(trees) + " columns", out.cols()));
   detail::for_each_tile(function, forest, features, out.rows(), options.threads,
                         [&](auto& tile, std::int64_t first, std::int64_t) {
                           for (const detail::PackedTree& tree : forest.packed) {
@@ -370,8 +374,8 @@ void predict_one(const PackedForest& forest, std::span<const T> row, std::span<O
   const std::int64_t used = detail::used_trees(function, forest, trees);
   detail::check_features(function, forest.features, static_cast<std::int64_t>(row.size()));
   if (static_cast<std::int64_t>(out.size()) != forest.outputs())
-    throw ShapeError(error_text(function, "out", std::to_string(forest.outputs()) + " values",
-                                out.size()));
+    throw ShapeError(
+        error_text(function, "out", std::to_string(forest.outputs()) + " values", out.size()));
   detail::with_compare_type<T>(forest, [&](auto compare) {
     using C = decltype(compare);
     constexpr std::size_t most = 1024;
@@ -381,8 +385,7 @@ void predict_one(const PackedForest& forest, std::span<const T> row, std::span<O
       detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys.data(), used, out);
     } else {
       const detail::ScratchLease lease(*forest.scratch);
-      auto* keys =
-          reinterpret_cast<KeyOf<C>*>(lease.scratch().at_least(slots * sizeof(KeyOf<C>)));
+      auto* keys = reinterpret_cast<KeyOf<C>*>(lease.scratch().at_least(slots * sizeof(KeyOf<C>)));
       detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys, used, out);
     }
   });

@@ -178,7 +178,7 @@ void QuantileSketch<Key, Count>::add(const Key* keys, const Count* weights, std:
 template <class Key, class Count>
 template <int Depth>
 std::size_t QuantileSketch<Key, Count>::slot_of(const std::uint8_t* tables, int depth,
-                                             Bits key) noexcept {
+                                                Bits key) noexcept {
   const int last = Depth < 0 ? depth : Depth;
   std::size_t found = tables[key >> (key_bits - 16)];
   for (int level = 1; level < last; ++level) {

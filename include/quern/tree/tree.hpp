@@ -93,9 +93,9 @@ class Tree {
     return known && in_category_set(n, static_cast<std::uint32_t>(x)) ? n.right : n.left;
   }
 
-  /// Throws ParseError unless this is a tree: children in range and after their parent, each node in
-  /// use reached once, features in [0, \p features), finite thresholds and values, sets in range.
-  /// \p where names the place for the message ("tree 3 of model.json").
+  /// Throws ParseError unless this is a tree: children in range and after their parent, each node
+  /// in use reached once, features in [0, \p features), finite thresholds and values, sets in
+  /// range. \p where names the place for the message ("tree 3 of model.json").
   void check(std::int64_t features, const std::string& where) const;
 };
 
@@ -158,11 +158,14 @@ inline void Tree::check(std::int64_t features, const std::string& where) const {
   if (nodes.empty()) throw ParseError(error_text(where, "nodes", "at least one", 0));
   if (nodes[0].parent >= 0)
     throw ParseError(error_text(where, "root's parent", "none", nodes[0].parent));
-  if (outputs < 1 || vector_values.size() != (outputs > 1 ? nodes.size() * std::size_t(outputs) : 0))
-    throw ParseError(error_text(where, "vector_values", "(nodes, outputs) numbers where outputs > 1",
+  if (outputs < 1 ||
+      vector_values.size() != (outputs > 1 ? nodes.size() * std::size_t(outputs) : 0))
+    throw ParseError(error_text(where, "vector_values",
+                                "(nodes, outputs) numbers where outputs > 1",
                                 vector_values.size()));
   for (double v : vector_values)
-    if (!is_finite_bits(v)) throw ParseError(error_text(where, "vector_values", "finite numbers", v));
+    if (!is_finite_bits(v))
+      throw ParseError(error_text(where, "vector_values", "finite numbers", v));
   std::int64_t owned = 0;
   std::int64_t children = 0;
   for (std::int32_t i = 0; i < size(); ++i) {
@@ -170,7 +173,8 @@ inline void Tree::check(std::int64_t features, const std::string& where) const {
     owned += node(i).is_leaf() ? 0 : 2;
     children += node(i).parent >= 0 ? 1 : 0;
     if (!in_use(i) && !node(i).is_leaf())
-      throw ParseError(error_text(where, "node " + std::to_string(i), "a parent or no children", "none"));
+      throw ParseError(
+          error_text(where, "node " + std::to_string(i), "a parent or no children", "none"));
   }
   // Inner nodes own two children each, which name them as parents, and parents come first: with
   // equal counts every node that names a parent is reached, once.

@@ -55,8 +55,8 @@ inline std::uint32_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint
 /// Takes every walk from at[way] down to its leaf, at most \p depth steps. key_at(slot, way) is the
 /// key of that walk's row.
 template <class Key, class KeyAt, std::size_t Ways>
-inline void walk(const WalkNode<Key>* nodes, std::int32_t depth, std::array<std::uint32_t, Ways>& at,
-                 const KeyAt& key_at) noexcept {
+inline void walk(const WalkNode<Key>* nodes, std::int32_t depth,
+                 std::array<std::uint32_t, Ways>& at, const KeyAt& key_at) noexcept {
   constexpr auto ways = std::make_index_sequence<Ways>();
   // A branch that stops early pays only in trees with some leaves much deeper than most.
   constexpr std::int32_t unchecked = 8;
@@ -124,8 +124,8 @@ void sum_one(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables, cons
   }
   if (forest.slot_features.empty()) keys[0] = 0;  // leaves look at slot 0
   for (std::size_t k = 0; k < out.size(); ++k) {
-    out[k] = static_cast<Out>(
-        sum_output<C>(forest, tables, keys, static_cast<std::int64_t>(k), trees));
+    out[k] =
+        static_cast<Out>(sum_output<C>(forest, tables, keys, static_cast<std::int64_t>(k), trees));
   }
 }
 
