@@ -52,7 +52,7 @@ TYPED_TEST(TreePredict, KeysOrderAsNumbersAndTellMissing) {
                               Limits::denorm_min()};
   std::normal_distribution<double> normal;
   while (x.size() < 70) x.push_back(static_cast<TypeParam>(normal(random)));
-  for (std::size_t size : {0, 1, 3, 8, 16, 17, 70}) {
+  for (const std::size_t size : {0U, 1U, 3U, 8U, 16U, 17U, 70U}) {
     std::vector<K> bits, keys(size + 1, 7);
     for (std::size_t i = 0; i < size; ++i) bits.push_back(std::bit_cast<K>(x[i]));
     at_every_level([&] {

@@ -30,6 +30,7 @@ namespace HWY_NAMESPACE {
 template <class Index>
 std::int64_t partition_rows(const std::uint8_t* HWY_RESTRICT column, std::uint8_t first,
                             std::int32_t count, const RowList& rows, Index* out) {
+  if (rows.size == 0) return 0;
   Index* left = out;
   Index* right = out + rows.size - 1;
   const auto place = [&](Index row) HWY_ATTR {
