@@ -4,10 +4,11 @@
 /// The pool of threads behind parallel_for. Private: use parallel.hpp.
 ///
 /// Each worker has a mailbox of its own (one atomic word on its own cache line). A caller claims
-/// idle workers, posts one task to each, does a share itself and collects the workers again. So
-/// several callers share the workers without a queue, nobody waits for somebody else's work, and
-/// a job is posted without a lock. Boosting posts thousands of jobs a second: workers spin for a
-/// moment before they sleep.
+/// idle workers, posts one task to each, does a share itself and collects the workers again; a task
+/// that its worker has not begun by then it takes back and does itself. So several callers share the
+/// workers without a queue, nobody waits for somebody else's work nor, on a busy machine, for a
+/// worker to be given a core, and a job is posted without a lock. Boosting posts thousands of jobs a
+/// second: workers spin for a moment before they sleep.
 
 #ifndef QUERN_CORE_DETAIL_THREAD_POOL_HPP
 #define QUERN_CORE_DETAIL_THREAD_POOL_HPP
@@ -75,8 +76,9 @@ inline std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& word, std
 
 /// A thread and its mailbox.
 struct alignas(64) PoolWorker {
-  /// idle -> claimed (a caller fills in the task) -> posted -> done -> idle; idle -> stop.
-  enum State : std::uint32_t { idle, claimed, posted, done, stop };
+  /// idle -> claimed (a caller fills in the task) -> posted -> running -> done -> idle;
+  /// posted -> idle (the caller takes the task back); idle -> stop.
+  enum State : std::uint32_t { idle, claimed, posted, running, done, stop };
 
   std::atomic<std::uint32_t> state{idle};
   TaskFunction fn = nullptr;
@@ -88,12 +90,13 @@ struct alignas(64) PoolWorker {
   void loop() {
     std::chrono::nanoseconds patience{0};  // `spin` is the callers' until a task is posted
     for (;;) {
-      const std::uint32_t now = state.load(std::memory_order_acquire);
+      std::uint32_t now = state.load(std::memory_order_acquire);
       if (now == stop) return;
       if (now != posted) {
         wait_for_change(state, now, patience);
         continue;
       }
+      if (!state.compare_exchange_strong(now, running, std::memory_order_acquire)) continue;
       fn(context, task);
       patience = spin;
       state.store(done, std::memory_order_release);
@@ -128,7 +131,12 @@ class ThreadPool {
     for (int i = helpers + 1; i < tasks; ++i) fn(context, i);
     for (int i = 0; i < helpers; ++i) {
       PoolWorker& w = *helping[static_cast<std::size_t>(i)];
-      wait_for_change(w.state, PoolWorker::posted, spin);
+      std::uint32_t expected = PoolWorker::posted;
+      if (w.state.compare_exchange_strong(expected, PoolWorker::idle)) {
+        fn(context, i + 1);
+        continue;
+      }
+      wait_for_change(w.state, PoolWorker::running, spin);
       w.state.store(PoolWorker::idle, std::memory_order_release);
     }
   }
