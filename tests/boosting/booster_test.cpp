@@ -241,6 +241,10 @@ TEST(Booster, BadInputIsRefusedByName) {
              Booster(logistic).fit(tree::make_dataset(x, data.y));
            }),
            "7");
+  contains(refusal<ValueError>([&] {
+             Booster(logistic).fit(data.dataset(), {.eval_sets = {{"valid", nullptr}}});
+           }),
+           "valid");
   contains(refusal<ShapeError>([&] {
              const Eigen::MatrixXf none(0, 6);
              Booster(logistic).fit(tree::make_dataset(none));

@@ -261,6 +261,8 @@ class Trainer {
     eval_train_ = fit.eval_train;
     if (eval_train_) add_curves("train");
     for (const EvalSet& set : fit.eval_sets) {
+      if (set.data == nullptr)
+        throw ValueError(error_text(function, "data of " + set.name, "a data set", "null"));
       const tree::Dataset& d = *set.data;
       d.check(function);
       check_labels_given("labels of " + set.name, d);
