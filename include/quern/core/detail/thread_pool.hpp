@@ -5,10 +5,10 @@
 ///
 /// Each worker has a mailbox of its own (one atomic word on its own cache line). A caller claims
 /// idle workers, posts one task to each, does a share itself and collects the workers again; a task
-/// that its worker has not begun by then it takes back and does itself. So several callers share the
-/// workers without a queue, nobody waits for somebody else's work nor, on a busy machine, for a
-/// worker to be given a core, and a job is posted without a lock. Boosting posts thousands of jobs a
-/// second: workers spin for a moment before they sleep.
+/// that its worker has not begun by then it takes back and does itself. So several callers share
+/// the workers without a queue, nobody waits for somebody else's work nor, on a busy machine, for a
+/// worker to be given a core, and a job is posted without a lock. Boosting posts thousands of jobs
+/// a second: workers spin for a moment before they sleep.
 
 #ifndef QUERN_CORE_DETAIL_THREAD_POOL_HPP
 #define QUERN_CORE_DETAIL_THREAD_POOL_HPP
