@@ -274,6 +274,18 @@ TEST(Booster, BadInputIsRefusedByName) {
            "early_stopping_rounds");
 }
 
+TEST(Booster, EarlyStoppingNeedsAMetricThatIsANumber) {
+  const Data train(100, 2, 16);
+  Data one(100, 2, 17);
+  one.y.setZero();
+  const tree::Dataset valid = one.dataset();
+  Booster b({.objective = "binary:logistic",
+             .num_round = 5,
+             .eval_metric = {"auc"},
+             .early_stopping_rounds = 2});
+  EXPECT_THROW(b.fit(train.dataset(), {.eval_sets = {{"valid", &valid}}}), ValueError);
+}
+
 TEST(Booster, OneClassAloneIsLearned) {
   Data data(50, 2, 15);
   data.y.setZero();

@@ -39,6 +39,8 @@ TEST(Options, DefaultsPassAndEveryRangeIsHeld) {
     refuses({.max_delta_step = bad}, "max_delta_step");
     refuses({.scale_pos_weight = bad}, "scale_pos_weight");
   }
+  for (const double bad : {-1e300, nan, inf}) refuses({.base_score = bad}, "base_score");
+  refuses({.nthread = -3}, "nthread");
   refuses({.num_class = -1}, "num_class");
   refuses({.num_round = -1}, "num_round");
   refuses({.max_depth = -1}, "max_depth");

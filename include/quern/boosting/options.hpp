@@ -99,6 +99,12 @@ inline void Options::check(const std::string& function) const {
   for (const std::int8_t m : monotone_constraints)
     expect_option(m >= -1 && m <= 1, function, "monotone_constraints", "-1, 0 or 1", m);
   nonnegative("scale_pos_weight", scale_pos_weight);
+  if (base_score) {
+    const bool finite = detail::is_nonnegative(*base_score < 0 ? -*base_score : *base_score);
+    expect_option(finite && *base_score >= -1e30 && *base_score <= 1e30, function, "base_score",
+                  "a number within 1e30 of 0", *base_score);
+  }
+  expect_option(nthread >= 0 && nthread <= 1024, function, "nthread", "0..1024", nthread);
   expect_option(early_stopping_rounds >= 0, function, "early_stopping_rounds", ">= 0",
                 early_stopping_rounds);
 }

@@ -20,6 +20,7 @@
 #include "quern/tree/grow.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdint>
 #include <limits>
@@ -389,6 +390,11 @@ class Trainer {
     const std::vector<double>& values = history_.curves.back().values;
     const bool larger = metrics_.back().larger_is_better;
     const double now = values.back();
+    // Not a number: no round could ever be told better (an empty set, one class alone for auc).
+    if ((std::bit_cast<std::uint64_t>(now) << 1) > 0xffe0000000000000u)
+      throw ValueError(error_text(function,
+                                  history_.curves.back().set + " " + history_.curves.back().metric,
+                                  "a number, as early stopping follows it", now));
     const bool better = best_round_ < 0 || (larger ? now > best_value_ : now < best_value_);
     if (better) {
       best_value_ = now;
