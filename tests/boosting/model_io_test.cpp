@@ -51,6 +51,7 @@ TEST(ModelIo, EveryFieldComesBack) {
   EXPECT_EQ(back.trees[3].node(0).threshold, 0.1);
   EXPECT_EQ(back.trees[3].node(2).gain, 1 / 3.0);
   EXPECT_TRUE(back.trees[3].node(0).default_left);
+  EXPECT_EQ(back.trees[3].node(0).missing, tree::MissingRule::zero);
   EXPECT_EQ(back.trees[3].category_words, m.trees[3].category_words);
 }
 

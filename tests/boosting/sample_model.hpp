@@ -21,6 +21,7 @@ inline tree::Tree sample_tree(double scale) {
   t.node(0).gain = 3 * scale;
   t.node(0).cover = 10;
   t.node(0).default_left = true;
+  t.node(0).missing = tree::MissingRule::zero;
   const std::int32_t deeper = t.split(left + 1);
   t.node(left + 1).feature = 2;
   t.node(left + 1).kind = tree::SplitKind::categorical;

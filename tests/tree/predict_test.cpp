@@ -195,7 +195,8 @@ TYPED_TEST(Predict, CategoriesOutputsWeightsAndVectorLeaves) {
   for (std::int32_t t = 0; t < 12; ++t) {
     f.trees.push_back(random_tree({.leaves = t == 5 ? 300 : 24,
                                    .categorical = t % 4 == 3 ? 0.5 : 0.0,
-                                   .outputs = t == 6 ? 2 : 1},
+                                   .outputs = t == 6 ? 2 : 1,
+                                   .other_missing = t % 3 == 1 ? 0.7 : 0.0},
                                   random));
     f.outputs.push_back(t == 6 ? 1 : t % 3);
     f.weights.push_back(0.5 + t);
@@ -217,7 +218,8 @@ TYPED_TEST(Predict, RandomForests) {
                           .features = features,
                           .chain = *rc::gen::arbitrary<bool>(),
                           .grid = *rc::gen::element(0, 1, 8),
-                          .categorical = *rc::gen::element(0.0, 0.0, 0.1)};
+                          .categorical = *rc::gen::element(0.0, 0.0, 0.1),
+                          .other_missing = *rc::gen::element(0.0, 0.0, 0.3, 1.0)};
     const Forest f{.trees = random_trees(*rc::gen::inRange(0, 11), shape, random),
                    .features = features,
                    .input = *rc::gen::element(InputType::float32, InputType::float64)};

@@ -24,6 +24,7 @@ struct TreeShape {
   int grid = 16;           ///< thresholds are multiples of 1/16 (0: any double)
   double categorical = 0;  ///< share of splits on sets of categories
   std::int32_t outputs = 1;
+  double other_missing = 0;  ///< share of splits with MissingRule::zero or none
 };
 
 inline double random_threshold(const TreeShape& shape, std::mt19937& random) {
@@ -49,6 +50,9 @@ inline tree::Tree random_tree(const TreeShape& shape, std::mt19937& random) {
     n.default_left = (random() & 1u) != 0;
     n.gain = uniform(random);
     n.cover = uniform(random) * 100;
+    if (shape.other_missing > 0 && uniform(random) < shape.other_missing) {
+      n.missing = (random() & 1u) != 0 ? tree::MissingRule::zero : tree::MissingRule::none;
+    }
     if (uniform(random) < shape.categorical) {
       n.kind = tree::SplitKind::categorical;
       n.category_begin = static_cast<std::uint32_t>(tree.category_words.size());

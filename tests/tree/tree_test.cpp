@@ -15,6 +15,7 @@
 namespace quern::test::tree_tree {
 namespace {
 
+using tree::MissingRule;
 using tree::Node;
 using tree::SplitKind;
 using tree::Tree;
@@ -70,6 +71,33 @@ TEST(Tree, RoutesNumbersAndMissing) {
   EXPECT_EQ(t.next(t.node(0), 1.5, false), 2);
   EXPECT_EQ(t.next(t.node(0), 0, true), 2);
   EXPECT_EQ(t.next(t.node(1), 0, true), 3);
+}
+
+TEST(Tree, RoutesByTheRuleForMissingValues) {
+  Tree t = small_tree();
+  Node& n = t.node(0);
+  const double tiny = tree::zero_bound;
+  for (double threshold : {-1.0, -tiny, -0.0, 0.0, tiny, 2 * tiny, 1.0}) {
+    SCOPED_TRACE(threshold);
+    n.threshold = threshold;
+    for (bool left : {false, true}) {
+      n.default_left = left;
+      n.missing = MissingRule::none;
+      EXPECT_EQ(t.next(n, 0, true), 0 < threshold ? 1 : 2);
+      EXPECT_EQ(t.next(n, tiny, false), tiny < threshold ? 1 : 2);
+      EXPECT_TRUE(n.is_plain());
+      n.missing = MissingRule::zero;
+      EXPECT_EQ(t.next(n, 0, true), left ? 1 : 2);
+      bool plain = true;
+      for (double x : {-tiny, -0.0, 0.0, 1e-300, tiny}) {
+        EXPECT_EQ(t.next(n, x, false), left ? 1 : 2) << x;
+        plain = plain && left == (x < threshold);
+      }
+      EXPECT_EQ(n.is_plain(), plain);
+      for (double x : {-1.5, -1.01 * tiny, 1.01 * tiny, 1.5})
+        EXPECT_EQ(t.next(n, x, false), x < threshold ? 1 : 2) << x;
+    }
+  }
 }
 
 TEST(Tree, RoutesCategories) {

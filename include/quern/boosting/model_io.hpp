@@ -105,6 +105,7 @@ inline void write_trees(ArchiveWriter& out, const Model& model) {
   write_nodes<double>(out, "cover", model, &Node::cover);
   write_nodes<std::uint8_t>(out, "default_left", model, &Node::default_left);
   write_nodes<std::uint8_t>(out, "kind", model, &Node::kind);
+  write_nodes<std::uint8_t>(out, "missing", model, &Node::missing);
   write_nodes<std::uint32_t>(out, "category_begin", model, &Node::category_begin);
   write_nodes<std::uint32_t>(out, "category_count", model, &Node::category_count);
   write_lists(out, "category_words", model, &tree::Tree::category_words);
@@ -125,6 +126,7 @@ inline void read_trees(const ArchiveReader& in, Model& model) {
   expect_sum(in, "node_sizes", sizes, total);
   expect_bytes_below(in, "default_left", 2);
   expect_bytes_below(in, "kind", 2);
+  if (in.has("missing")) expect_bytes_below(in, "missing", 3);
   model.trees.resize(sizes.size());
   for (std::size_t t = 0; t < sizes.size(); ++t) {
     if (sizes[t] > static_cast<std::uint64_t>((std::numeric_limits<std::int32_t>::max)()))
@@ -143,6 +145,7 @@ inline void read_trees(const ArchiveReader& in, Model& model) {
   read_nodes<double>(in, "cover", model, total, &Node::cover);
   read_nodes<std::uint8_t>(in, "default_left", model, total, &Node::default_left);
   read_nodes<std::uint8_t>(in, "kind", model, total, &Node::kind);
+  if (in.has("missing")) read_nodes<std::uint8_t>(in, "missing", model, total, &Node::missing);
   read_nodes<std::uint32_t>(in, "category_begin", model, total, &Node::category_begin);
   read_nodes<std::uint32_t>(in, "category_count", model, total, &Node::category_count);
   read_lists(in, "category_words", model, &tree::Tree::category_words);

@@ -79,7 +79,7 @@ struct CodeColumn {
 enum class TreeForm : std::uint8_t {
   lanes,       ///< at most 256 leaves, numeric splits only
   walk,        ///< numeric splits only
-  categories,  ///< has categorical splits: followed in the original tree
+  categories,  ///< has other splits (categories, zeros that are missing): followed in the original
 };
 
 struct PackedTree {
@@ -137,7 +137,7 @@ class PackedForest {
   std::vector<std::int32_t> leaf_nodes;      ///< lanes: node of the original tree
   std::vector<double> walk_values;           ///< (walk nodes): weighted, inner nodes 0
   std::vector<std::int32_t> walk_originals;  ///< (walk nodes): node of the original tree
-  std::vector<Tree> originals;               ///< trees with categories
+  std::vector<Tree> originals;               ///< trees of the form categories
   detail::KeyTables<std::int32_t> float_tables;
   detail::KeyTables<std::int64_t> double_tables;  ///< empty unless the input type is float64
   bool any_walk = false;                          ///< a tree that has no lane form
@@ -168,9 +168,10 @@ class PackedForest {
 
 namespace detail {
 
-inline bool has_categories(const Tree& tree) {
+/// Whether a split is more than a threshold and a way for missing values.
+inline bool has_special_splits(const Tree& tree) {
   return std::any_of(tree.nodes.begin(), tree.nodes.end(), [](const Node& n) {
-    return !n.is_leaf() && n.kind == SplitKind::categorical;
+    return !n.is_leaf() && (n.kind == SplitKind::categorical || !n.is_plain());
   });
 }
 
@@ -255,7 +256,7 @@ inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t
     detail::WalkNode<std::int64_t> node64;
     node32.child = node64.child = self - 1U;  // a leaf takes its right turn, to itself
     if (!n.is_leaf()) {
-      const std::int32_t right = n.default_left ? 0 : 1;
+      const std::int32_t right = n.missing_left() ? 0 : 1;
       node32.slot = node64.slot =
           static_cast<std::uint32_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
       node32.child = node64.child = out.root + static_cast<std::uint32_t>(order.size());
@@ -288,7 +289,7 @@ inline void PackedForest::add_lanes(const Tree& tree, double weight, std::int32_
     }
     const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
     thresholds_[slot].values.push_back(comparable(n.threshold));
-    thresholds_[slot].used[n.default_left ? 0 : 1] = true;
+    thresholds_[slot].used[n.missing_left() ? 0 : 1] = true;
     stack.push_back(n.right);
     stack.push_back(n.left);
   }
@@ -302,7 +303,7 @@ inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, st
   out.source = static_cast<std::int32_t>(t);
   out.output = output + vector;
   out.depth = tree.depth();
-  if (detail::has_categories(tree)) {
+  if (detail::has_special_splits(tree)) {
     out.form = detail::TreeForm::categories;
     out.original = static_cast<std::int32_t>(originals.size());
     originals.push_back(tree);
@@ -375,7 +376,7 @@ inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& 
     const Node& n = tree.node(i);
     if (n.is_leaf()) continue;
     const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
-    const std::size_t side = n.default_left ? 0 : 1;
+    const std::size_t side = n.missing_left() ? 0 : 1;
     const std::vector<double>& values = thresholds_[slot].values;
     const auto rank = static_cast<std::int32_t>(
         std::lower_bound(values.begin(), values.end(), comparable(n.threshold)) - values.begin());

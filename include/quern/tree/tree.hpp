@@ -25,6 +25,16 @@ enum class SplitKind : std::uint8_t {
   categorical,  ///< a category in the node's set goes right (XGBoost's convention)
 };
 
+/// Which values of a numeric split's feature go its default way. Categorical splits: only NaN.
+enum class MissingRule : std::uint8_t {
+  nan,   ///< NaN does
+  zero,  ///< NaN and what is within zero_bound of 0 do (LightGBM's zero_as_missing)
+  none,  ///< none does: NaN is read as 0 (LightGBM, where training saw no missing value)
+};
+
+/// Largest distance from 0 that MissingRule::zero takes for 0: the float next to 1e-35.
+inline constexpr double zero_bound = static_cast<double>(1e-35f);
+
 /// The type to which a model's maker cast its input before comparing it with thresholds.
 /// XGBoost's models mean float, LightGBM's double; comparing in the other type moves rows.
 enum class InputType : std::uint8_t { float32, float64 };
@@ -41,10 +51,22 @@ struct Node {
   double cover = 0;           ///< sum of hessians (weights in a forest) of the training rows here
   bool default_left = false;  ///< where a missing value goes
   SplitKind kind = SplitKind::numeric;
-  std::uint32_t category_begin = 0;  ///< categorical: first word of the node's bit set
-  std::uint32_t category_count = 0;  ///< categorical: number of 32-bit words
+  MissingRule missing = MissingRule::nan;  ///< numeric: what counts as missing
+  std::uint32_t category_begin = 0;        ///< categorical: first word of the node's bit set
+  std::uint32_t category_count = 0;        ///< categorical: number of 32-bit words
 
   [[nodiscard]] bool is_leaf() const noexcept { return left < 0; }
+  /// Where NaN goes.
+  [[nodiscard]] bool missing_left() const noexcept {
+    const bool as_zero = kind == SplitKind::numeric && missing == MissingRule::none;
+    return as_zero ? 0 < threshold : default_left;
+  }
+  /// Whether a numeric split is "NaN goes as missing_left() says, anything else by x < threshold".
+  /// Only some splits with MissingRule::zero are not.
+  [[nodiscard]] bool is_plain() const noexcept {
+    if (missing != MissingRule::zero) return true;
+    return default_left ? threshold > zero_bound : threshold <= -zero_bound;
+  }
 };
 
 /// A binary tree in an array: node 0 is the root and children come after their parents. A node
@@ -87,8 +109,11 @@ class Tree {
   /// The child of inner node \p n that value \p x goes to. A category that is negative or too large
   /// for the set is not in it and goes left; a fractional one counts as its integer part.
   [[nodiscard]] std::int32_t next(const Node& n, double x, bool missing) const noexcept {
+    if (n.kind == SplitKind::numeric) {
+      if (n.missing == MissingRule::zero && x >= -zero_bound && x <= zero_bound) missing = true;
+      return (missing ? n.missing_left() : x < n.threshold) ? n.left : n.right;
+    }
     if (missing) return n.default_left ? n.left : n.right;
-    if (n.kind == SplitKind::numeric) return x < n.threshold ? n.left : n.right;
     const bool known = x >= 0 && x < 4294967296.0;
     return known && in_category_set(n, static_cast<std::uint32_t>(x)) ? n.right : n.left;
   }
