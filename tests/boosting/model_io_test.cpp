@@ -63,6 +63,18 @@ TEST(ModelIo, EmptyModelAndVectorLeaves) {
   expect_equal(m, boosting::model_from_bytes(boosting::model_to_bytes(m)));
 }
 
+TEST(ModelIo, SymmetricTreesStaySo) {
+  Model m = sample_model();
+  m.trees[1] = tree::Tree();
+  m.trees[1].split(0);
+  m.trees[1].node(0).feature = 1;
+  m.trees[1].symmetric = true;
+  const Model back = boosting::model_from_bytes(boosting::model_to_bytes(m));
+  for (std::size_t t = 0; t < 4; ++t) EXPECT_EQ(back.trees[t].symmetric, t == 1);
+  m.trees[0].symmetric = true;  // which it is not
+  EXPECT_THROW((void)boosting::model_from_bytes(boosting::model_to_bytes(m)), ParseError);
+}
+
 TEST(ModelIo, SavedAndLoadedPredictsTheSameBits) {
   const Model m = sample_model();
   const std::string path =

@@ -169,5 +169,45 @@ TEST(Tree, CheckRefuses) {
   EXPECT_EQ(refusal([](Tree& t) { t.node(0).threshold = inf; }), "accepted");
 }
 
+/// Feature 0 at 1, then feature 1 at 2 in both children.
+Tree symmetric_tree() {
+  Tree t;
+  for (std::int32_t i = 0; i < 3; ++i) {
+    t.split(i);
+    t.node(i).feature = i == 0 ? 0 : 1;
+    t.node(i).threshold = i == 0 ? 1 : 2;
+  }
+  t.symmetric = true;
+  return t;
+}
+
+TEST(Tree, SymmetricMeansWhatItSays) {
+  const auto accepted = [](auto change) {
+    Tree t = symmetric_tree();
+    change(t);
+    try {
+      t.check(3, "t");
+    } catch (const ParseError&) {
+      return false;
+    }
+    return true;
+  };
+  EXPECT_TRUE(accepted([](Tree&) {}));
+  EXPECT_TRUE(accepted([](Tree& t) { t.nodes.assign(1, Node()); }));
+  EXPECT_FALSE(accepted([](Tree& t) { t.node(2).threshold = 3; }));
+  EXPECT_FALSE(accepted([](Tree& t) { t.node(2).feature = 2; }));
+  EXPECT_FALSE(accepted([](Tree& t) { t.node(1).default_left = true; }));
+  EXPECT_FALSE(accepted([](Tree& t) { t.split(3); }));
+  EXPECT_FALSE(accepted([](Tree& t) { t.nodes.emplace_back(); }));
+  EXPECT_TRUE(accepted([](Tree& t) {
+    for (const std::int32_t i : {1, 2}) {
+      t.node(i).kind = SplitKind::categorical;
+      t.node(i).category_begin = static_cast<std::uint32_t>(i - 1);
+      t.node(i).category_count = 1;
+    }
+    t.category_words = {5, 5};
+  }));
+}
+
 }  // namespace
 }  // namespace quern::test::tree_tree

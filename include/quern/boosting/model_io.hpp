@@ -88,12 +88,15 @@ void read_lists(const ArchiveReader& in, const std::string& name, Model& model,
 inline void write_trees(ArchiveWriter& out, const Model& model) {
   std::vector<std::uint64_t> sizes;
   std::vector<std::int32_t> outputs;
+  std::vector<std::uint8_t> symmetric;
   for (const tree::Tree& tree : model.trees) {
     sizes.push_back(tree.nodes.size());
     outputs.push_back(tree.outputs);
+    symmetric.push_back(tree.symmetric ? 1 : 0);
   }
   out.array<std::uint64_t>("node_sizes", sizes);
   out.array<std::int32_t>("leaf_outputs", outputs);
+  out.array<std::uint8_t>("symmetric", symmetric);
   using tree::Node;
   write_nodes<std::int32_t>(out, "left", model, &Node::left);
   write_nodes<std::int32_t>(out, "right", model, &Node::right);
@@ -119,6 +122,14 @@ inline void expect_bytes_below(const ArchiveReader& in, const char* name, unsign
   }
 }
 
+/// Absent from archives older than symmetric trees.
+inline void read_symmetric(const ArchiveReader& in, Model& model) {
+  if (!in.has("symmetric")) return;
+  expect_bytes_below(in, "symmetric", 2);
+  const auto flags = in.array<std::uint8_t>("symmetric", model.trees.size());
+  for (std::size_t t = 0; t < flags.size(); ++t) model.trees[t].symmetric = flags[t] != 0;
+}
+
 inline void read_trees(const ArchiveReader& in, Model& model) {
   const auto sizes = in.array<std::uint64_t>("node_sizes");
   const auto outputs = in.array<std::int32_t>("leaf_outputs", sizes.size());
@@ -134,6 +145,7 @@ inline void read_trees(const ArchiveReader& in, Model& model) {
     model.trees[t].nodes.resize(static_cast<std::size_t>(sizes[t]));
     model.trees[t].outputs = outputs[t];
   }
+  read_symmetric(in, model);
   using tree::Node;
   read_nodes<std::int32_t>(in, "left", model, total, &Node::left);
   read_nodes<std::int32_t>(in, "right", model, total, &Node::right);

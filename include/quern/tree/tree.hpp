@@ -11,6 +11,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -80,6 +81,9 @@ class Tree {
   std::vector<std::uint32_t> category_words;  ///< bit sets of the categorical splits
   std::int32_t outputs = 1;                   ///< values a leaf holds
   std::vector<double> vector_values;          ///< (nodes, outputs) when outputs > 1, else empty
+  /// True for a symmetric (oblivious) tree: full, in level order (the children of node i are
+  /// 2i + 1 and 2i + 2), every inner node of a level with the same test and the same default side.
+  bool symmetric = false;
 
   [[nodiscard]] std::int64_t size() const noexcept {
     return static_cast<std::int64_t>(nodes.size());
@@ -120,7 +124,8 @@ class Tree {
 
   /// Throws ParseError unless this is a tree: children in range and after their parent, each node
   /// in use reached once, features in [0, \p features), finite thresholds and values, sets in
-  /// range. \p where names the place for the message ("tree 3 of model.json").
+  /// range, and symmetric only where it is. \p where names the place for the message ("tree 3 of
+  /// model.json").
   void check(std::int64_t features, const std::string& where) const;
 };
 
@@ -177,6 +182,34 @@ inline void check_node(const Tree& tree, std::int32_t i, std::int64_t features,
     fail("children", "nodes whose parent is this one", n.left);
 }
 
+/// Whether nodes \p a and \p b send every row the same way.
+inline bool same_test(const Tree& tree, const Node& a, const Node& b) {
+  if (a.feature != b.feature || a.kind != b.kind || a.default_left != b.default_left) return false;
+  if (a.kind == SplitKind::numeric) return a.threshold == b.threshold;
+  const auto words = [&](const Node& n) {
+    return std::span<const std::uint32_t>(tree.category_words)
+        .subspan(n.category_begin, n.category_count);
+  };
+  return std::equal(words(a).begin(), words(a).end(), words(b).begin(), words(b).end());
+}
+
+/// What Tree::symmetric promises; the nodes themselves are sound already.
+inline void check_symmetric(const Tree& tree, const std::string& where) {
+  const std::int64_t size = tree.size();
+  if (((size + 1) & size) != 0)
+    throw ParseError(error_text(where, "nodes of a symmetric tree", "2^(depth + 1) - 1", size));
+  std::int32_t first = 0;  // of the level
+  for (std::int32_t i = 0; i < size / 2; ++i) {
+    if (i == 2 * first + 1) first = i;
+    const Node& n = tree.node(i);
+    if (n.left == 2 * i + 1 && n.right == 2 * i + 2 && same_test(tree, n, tree.node(first)))
+      continue;
+    throw ParseError(error_text(
+        where + ", node " + std::to_string(i), "symmetric tree",
+        "children 2i + 1 and 2i + 2 and the test of node " + std::to_string(first), "another"));
+  }
+}
+
 }  // namespace detail
 
 inline void Tree::check(std::int64_t features, const std::string& where) const {
@@ -205,6 +238,7 @@ inline void Tree::check(std::int64_t features, const std::string& where) const {
   // equal counts every node that names a parent is reached, once.
   if (owned != children)
     throw ParseError(error_text(where, "reached nodes", std::to_string(children + 1), owned + 1));
+  if (symmetric) detail::check_symmetric(*this, where);
 }
 
 }  // namespace tree
