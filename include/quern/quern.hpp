@@ -9,6 +9,7 @@
 
 #include "quern/boosting/booster.hpp"
 #include "quern/boosting/importance.hpp"
+#include "quern/boosting/linear_predict.hpp"
 #include "quern/boosting/metric.hpp"
 #include "quern/boosting/model.hpp"
 #include "quern/boosting/model_io.hpp"
@@ -44,6 +45,7 @@
 #include "quern/tree/gradient.hpp"
 #include "quern/tree/grow.hpp"
 #include "quern/tree/histogram.hpp"
+#include "quern/tree/linear_leaves.hpp"
 #include "quern/tree/packed_forest.hpp"
 #include "quern/tree/predict.hpp"
 #include "quern/tree/quantile_sketch.hpp"

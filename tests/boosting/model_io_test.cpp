@@ -75,6 +75,32 @@ TEST(ModelIo, SymmetricTreesStaySo) {
   EXPECT_THROW((void)boosting::model_from_bytes(boosting::model_to_bytes(m)), ParseError);
 }
 
+TEST(ModelIo, LinearModelsAndLinearLeavesComeBack) {
+  Model m = linear_sample_model();
+  expect_equal(m, boosting::model_from_bytes(boosting::model_to_bytes(m)));
+  EXPECT_EQ(boosting::model_from_bytes(boosting::model_to_bytes(m)).linear_weights,
+            m.linear_weights);
+  m = sample_model();
+  m.trees[2] = linear_leaf_tree();
+  const Model back = boosting::model_from_bytes(boosting::model_to_bytes(m));
+  expect_equal(m, back);
+  EXPECT_TRUE(back.trees[1].linear.empty());
+  EXPECT_EQ(back.trees[2].linear.offsets, m.trees[2].linear.offsets);
+  EXPECT_EQ(back.trees[2].linear.features, m.trees[2].linear.features);
+  EXPECT_EQ(back.trees[2].linear.coefficients, m.trees[2].linear.coefficients);
+  EXPECT_EQ(back.trees[2].linear.constants, m.trees[2].linear.constants);
+}
+
+/// What older releases can hold, they can read: only the new parts need the new version.
+TEST(ModelIo, OnlyNewPartsNeedTheNewVersion) {
+  const auto version = [](const Model& m) {
+    return ArchiveReader(boosting::model_to_bytes(m)).version();
+  };
+  EXPECT_EQ(version(Model()), 1u);
+  EXPECT_EQ(version(sample_model()), 2u);  // a rule of missing values
+  EXPECT_EQ(version(linear_sample_model()), 2u);
+}
+
 TEST(ModelIo, SavedAndLoadedPredictsTheSameBits) {
   const Model m = sample_model();
   const std::string path =

@@ -60,5 +60,38 @@ TEST(Model, CheckRefuses) {
   EXPECT_NE(text.find("m.json, tree 2, node 0"), std::string::npos) << text;
 }
 
+TEST(Model, CheckRefusesLinearPartsThatDoNotFit) {
+  const auto linear = [](auto change) {
+    boosting::Model m = linear_sample_model();
+    change(m);
+    m.check("m");
+  };
+  using M = boosting::Model;
+  EXPECT_NO_THROW(linear([](M&) {}));
+  EXPECT_THROW(linear([](M& m) { m.linear_weights.pop_back(); }), ParseError);
+  EXPECT_THROW(linear([](M& m) { m.linear_weights[1] = 1.0 / 0.0; }), ParseError);
+  EXPECT_THROW(linear([](M& m) {
+                 m.trees.assign(2, tree::Tree());
+                 m.tree_outputs = {0, 1};
+               }),
+               ParseError);
+  using Leaves = tree::LinearLeaves;
+  const auto leaves = [](auto change) {
+    tree::Tree t = linear_leaf_tree();
+    change(t.linear);
+    t.check(3, "t");
+  };
+  EXPECT_NO_THROW(leaves([](Leaves&) {}));
+  EXPECT_THROW(leaves([](Leaves& l) { l.offsets.pop_back(); }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.offsets[1] = 3; }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.offsets[0] = -1; }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.features[1] = 3; }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.features[1] = -1; }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.coefficients.pop_back(); }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.constants.pop_back(); }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.constants[0] = 0.0 / 0.0; }), ParseError);
+  EXPECT_THROW(leaves([](Leaves& l) { l.offsets.clear(); }), ParseError);
+}
+
 }  // namespace
 }  // namespace quern::test::model

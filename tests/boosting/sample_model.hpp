@@ -55,6 +55,32 @@ inline boosting::Model sample_model() {
   return m;
 }
 
+/// x_0 < 0.1: 1 + 2 x_1 - x_0 (0.25 where one of them is missing); else the constant 3.
+inline tree::Tree linear_leaf_tree() {
+  tree::Tree t;
+  const std::int32_t left = t.split(0);
+  t.node(0).feature = 0;
+  t.node(0).threshold = 0.1;
+  t.node(left).value = 0.25;
+  t.node(left + 1).value = 3;
+  t.linear.offsets = {0, 0, 2, 2};
+  t.linear.features = {1, 0};
+  t.linear.coefficients = {2, -1};
+  t.linear.constants = {0, 1, 3};
+  return t;
+}
+
+/// Two outputs of three features, without trees.
+inline boosting::Model linear_sample_model() {
+  boosting::Model m;
+  m.objective = "multi:softprob";
+  m.outputs = 2;
+  m.base_margin = {0.5, -0.5};
+  m.features = 3;
+  m.linear_weights = {1, 2, 3, 4, 5, 6, 0.25, 0.125};
+  return m;
+}
+
 }  // namespace quern::test
 
 #endif  // QUERN_TESTS_BOOSTING_SAMPLE_MODEL_HPP

@@ -25,7 +25,8 @@ namespace boosting {
 using InputType = tree::InputType;
 
 /// An additive model: margin_k(x) = base_margin_k + sum over trees t of output k of weight_t
-/// leaf_t(x).
+/// leaf_t(x). Or a linear one (booster gblinear), without trees: margin_k(x) = base_margin_k +
+/// linear_weights(features, k) + sum over f of linear_weights(f, k) x_f, where missing counts as 0.
 struct Model {
   std::string objective = "reg:squarederror";  ///< XGBoost's name
   std::int32_t outputs = 1;                    ///< margins a row: classes of softmax, else 1
@@ -33,6 +34,7 @@ struct Model {
   std::vector<tree::Tree> trees;               ///< round-major, then output, then parallel tree
   std::vector<std::int32_t> tree_outputs;      ///< (trees): the output that a tree adds to
   std::vector<double> tree_weights;            ///< (trees): dart's weights, or empty: all one
+  std::vector<double> linear_weights;          ///< (features + 1, outputs) row-major, biases last
   std::int32_t parallel_trees = 1;             ///< trees of one round and output (forests)
   std::int64_t best_round = -1;                ///< round that early stopping chose, -1: the last
   std::int64_t features = 0;                   ///< columns expected
@@ -41,6 +43,7 @@ struct Model {
   std::vector<tree::FeatureKind> feature_kinds;      ///< (features) or empty: all numeric
   std::vector<std::vector<std::string>> categories;  ///< (features): text of each code, or empty
 
+  [[nodiscard]] bool is_linear() const noexcept { return !linear_weights.empty(); }
   [[nodiscard]] std::int64_t trees_per_round() const noexcept {
     return std::int64_t{outputs} * parallel_trees;
   }
@@ -87,6 +90,13 @@ inline void Model::check(const std::string& where) const {
     if (!is_finite_bits(b)) fail("base_margin", "finite numbers", b);
   for (double w : tree_weights)
     if (!is_finite_bits(w)) fail("tree_weights", "finite numbers", w);
+  if (is_linear()) {
+    detail::expect_size(where, "linear_weights", (columns + 1) * static_cast<std::size_t>(outputs),
+                        linear_weights.size(), false);
+    if (!trees.empty()) fail("trees", "none in a linear model", trees.size());
+    for (double w : linear_weights)
+      if (!is_finite_bits(w)) fail("linear_weights", "finite numbers", w);
+  }
   if (static_cast<std::int64_t>(trees.size()) % trees_per_round() != 0)
     fail("trees", "whole rounds of " + std::to_string(trees_per_round()), trees.size());
   if (best_round < -1 || best_round >= (std::max)(rounds(), std::int64_t{1}))

@@ -10,6 +10,7 @@
 #include "quern/core/archive.hpp"
 #include "quern/core/config.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -22,7 +23,9 @@ QUERN_NAMESPACE_BEGIN
 namespace boosting {
 
 inline constexpr const char* model_archive_kind = "boosting.model";
-inline constexpr std::uint32_t model_archive_version = 1;
+/// Version 2 adds linear models, linear leaves and rules of missing values; a model that has none
+/// of them is written as version 1.
+inline constexpr std::uint32_t model_archive_version = 2;
 
 namespace detail {
 
@@ -113,6 +116,66 @@ inline void write_trees(ArchiveWriter& out, const Model& model) {
   write_nodes<std::uint32_t>(out, "category_count", model, &Node::category_count);
   write_lists(out, "category_words", model, &tree::Tree::category_words);
   write_lists(out, "vector_values", model, &tree::Tree::vector_values);
+}
+
+[[nodiscard]] inline bool has_linear_leaves(const Model& model) {
+  return std::any_of(model.trees.begin(), model.trees.end(),
+                     [](const tree::Tree& tree) { return !tree.linear.empty(); });
+}
+
+/// The first version that can hold the model.
+[[nodiscard]] inline std::uint32_t archive_version_of(const Model& model) {
+  const auto new_missing = [](const tree::Node& n) { return n.missing != tree::Node().missing; };
+  const bool rules = std::any_of(model.trees.begin(), model.trees.end(), [&](const auto& tree) {
+    return std::any_of(tree.nodes.begin(), tree.nodes.end(), new_missing);
+  });
+  return model.is_linear() || has_linear_leaves(model) || rules ? 2 : 1;
+}
+
+/// Like write_lists, for a member of the linear leaves.
+template <class T>
+void write_linear(ArchiveWriter& out, const std::string& name, const Model& model,
+                  std::vector<T> tree::LinearLeaves::*m) {
+  std::vector<std::uint64_t> sizes;
+  std::vector<T> all;
+  for (const tree::Tree& tree : model.trees) {
+    sizes.push_back((tree.linear.*m).size());
+    all.insert(all.end(), (tree.linear.*m).begin(), (tree.linear.*m).end());
+  }
+  out.array<std::uint64_t>(name + "_sizes", sizes);
+  out.array<T>(name, all);
+}
+
+template <class T>
+void read_linear(const ArchiveReader& in, const std::string& name, Model& model,
+                 std::vector<T> tree::LinearLeaves::*m) {
+  const auto sizes = in.array<std::uint64_t>(name + "_sizes", model.trees.size());
+  const auto all = in.array<T>(name);
+  expect_sum(in, name + "_sizes", sizes, all.size());
+  auto at = all.begin();
+  for (std::size_t t = 0; t < model.trees.size(); ++t) {
+    const auto end = at + static_cast<std::ptrdiff_t>(sizes[t]);
+    (model.trees[t].linear.*m).assign(at, end);
+    at = end;
+  }
+}
+
+inline void write_linear_leaves(ArchiveWriter& out, const Model& model) {
+  if (!has_linear_leaves(model)) return;
+  using tree::LinearLeaves;
+  write_linear(out, "linear_offsets", model, &LinearLeaves::offsets);
+  write_linear(out, "linear_features", model, &LinearLeaves::features);
+  write_linear(out, "linear_coefficients", model, &LinearLeaves::coefficients);
+  write_linear(out, "linear_constants", model, &LinearLeaves::constants);
+}
+
+inline void read_linear_leaves(const ArchiveReader& in, Model& model) {
+  if (!in.has("linear_offsets")) return;
+  using tree::LinearLeaves;
+  read_linear(in, "linear_offsets", model, &LinearLeaves::offsets);
+  read_linear(in, "linear_features", model, &LinearLeaves::features);
+  read_linear(in, "linear_coefficients", model, &LinearLeaves::coefficients);
+  read_linear(in, "linear_constants", model, &LinearLeaves::constants);
 }
 
 inline void expect_bytes_below(const ArchiveReader& in, const char* name, unsigned limit) {
@@ -212,6 +275,8 @@ inline void write_model(ArchiveWriter& out, const Model& model) {
   out.scalar<std::uint8_t>("input_type", static_cast<std::uint8_t>(model.input_type));
   detail::write_features(out, model);
   detail::write_trees(out, model);
+  detail::write_linear_leaves(out, model);
+  if (model.is_linear()) out.array<double>("linear_weights", model.linear_weights);
 }
 
 /// A model from an archive's sections; ParseError where they do not make one.
@@ -229,13 +294,15 @@ inline void write_model(ArchiveWriter& out, const Model& model) {
   model.input_type = static_cast<InputType>(in.scalar<std::uint8_t>("input_type"));
   detail::read_features(in, model);
   detail::read_trees(in, model);
+  detail::read_linear_leaves(in, model);
+  if (in.has("linear_weights")) model.linear_weights = in.array<double>("linear_weights");
   model.check(source);
   return model;
 }
 
 /// The model as the bytes of an archive.
 [[nodiscard]] inline std::vector<std::byte> model_to_bytes(const Model& model) {
-  ArchiveWriter out(model_archive_kind, model_archive_version);
+  ArchiveWriter out(model_archive_kind, detail::archive_version_of(model));
   write_model(out, model);
   return out.bytes();
 }
@@ -250,7 +317,7 @@ inline void write_model(ArchiveWriter& out, const Model& model) {
 
 /// Saves in quern's own format. An existing file is replaced only by a complete one; IoError.
 inline void save_model(const Model& model, const std::string& path) {
-  ArchiveWriter out(model_archive_kind, model_archive_version);
+  ArchiveWriter out(model_archive_kind, detail::archive_version_of(model));
   write_model(out, model);
   out.save(path);
 }

@@ -6,6 +6,7 @@
 #ifndef QUERN_BOOSTING_PREDICTOR_HPP
 #define QUERN_BOOSTING_PREDICTOR_HPP
 
+#include "quern/boosting/linear_predict.hpp"
 #include "quern/boosting/model.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
@@ -42,7 +43,8 @@ class Predictor {
       : rounds_(model.rounds()),
         used_rounds_(model.used_rounds()),
         trees_per_round_(model.trees_per_round()),
-        feature_names_(model.feature_names) {
+        feature_names_(model.feature_names),
+        linear_{model.linear_weights, model.base_margin, model.features, model.input_type} {
     model.check("quern::boosting::Predictor");
     forest_ = tree::PackedForest(tree::ForestSource{.trees = model.trees,
                                                     .tree_outputs = model.tree_outputs,
@@ -62,6 +64,7 @@ class Predictor {
   template <class Out>
   void margins(const tree::FeatureView& features, MatrixView<Out> out,
                const PredictOptions& options = {}) const {
+    if (!linear_.weights.empty()) return predict_linear(linear_, features, out, options.threads);
     tree::predict(forest_, features, out,
                   {.trees = trees_of(options.rounds), .threads = options.threads});
   }
@@ -92,6 +95,7 @@ class Predictor {
   /// Margins of one row, the bits that a batch would give. \p row: (features), \p out: (outputs).
   template <class T, class Out>
   void margins_of_row(std::span<const T> row, std::span<Out> out, std::int64_t rounds = -1) const {
+    if (!linear_.weights.empty()) return predict_linear_one(linear_, row, out);
     tree::predict_one(forest_, row, out, trees_of(rounds));
   }
 
@@ -128,6 +132,7 @@ class Predictor {
   std::int64_t used_rounds_ = 0;
   std::int64_t trees_per_round_ = 1;
   std::vector<std::string> feature_names_;
+  LinearFunction linear_;  ///< without weights: the model is one of trees
   tree::PackedForest forest_;
 };
 

@@ -37,6 +37,9 @@ class XgboostWriter {
       if (tree.outputs > 1)
         throw ValueError(
             error_text("quern::io::save_xgboost_json", "model", "one value a leaf", tree.outputs));
+      if (!tree.linear.empty())
+        throw ValueError(error_text("quern::io::save_xgboost_json", "model", "constant leaves",
+                                    "linear leaves, which XGBoost does not have"));
     }
     choose_base_scores();
   }

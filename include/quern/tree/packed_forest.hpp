@@ -79,7 +79,8 @@ struct CodeColumn {
 enum class TreeForm : std::uint8_t {
   lanes,       ///< at most 256 leaves, numeric splits only
   walk,        ///< numeric splits only
-  categories,  ///< has other splits (categories, zeros that are missing): followed in the original
+  categories,  ///< has other splits (categories, zeros that are missing) or linear leaves: the
+               ///< original is followed
 };
 
 struct PackedTree {
@@ -231,6 +232,8 @@ inline void PackedForest::assign_slots(const ForestSource& source) {
     for (const Node& n : tree.nodes) {
       if (!n.is_leaf()) feature_slots[static_cast<std::size_t>(n.feature)] = 0;
     }
+    for (const std::int32_t f : tree.linear.features)
+      feature_slots[static_cast<std::size_t>(f)] = 0;
   }
   for (std::size_t f = 0; f < feature_slots.size(); ++f) {
     if (feature_slots[f] < 0) continue;
@@ -303,7 +306,7 @@ inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, st
   out.source = static_cast<std::int32_t>(t);
   out.output = output + vector;
   out.depth = tree.depth();
-  if (detail::has_special_splits(tree)) {
+  if (detail::has_special_splits(tree) || !tree.linear.empty()) {
     out.form = detail::TreeForm::categories;
     out.original = static_cast<std::int32_t>(originals.size());
     originals.push_back(tree);
@@ -311,6 +314,8 @@ inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, st
     for (std::int32_t i = 0; i < copy.size(); ++i) {
       copy.node(i).value = weight * detail::leaf_value(tree, i, vector);
     }
+    for (double& c : copy.linear.constants) c *= weight;
+    for (double& c : copy.linear.coefficients) c *= weight;
   } else {
     add_walk(tree, weight, vector, out);
     if (tree.leaves() <= 256) {

@@ -227,7 +227,10 @@ class Tile {
   void add_walked(const PackedTree& tree, double* sums) const {
     if (tree.form == TreeForm::categories) {
       const Tree& original = forest_.originals[static_cast<std::size_t>(tree.original)];
-      for (std::int64_t r = 0; r < rows_; ++r) sums[r] += original.node(follow(original, r)).value;
+      for (std::int64_t r = 0; r < rows_; ++r)
+        sums[r] += original_value<C>(forest_, original, [this, r](std::int32_t slot) {
+          return keys_[std::int64_t{slot} * predict_tile_rows + r];
+        });
       return;
     }
     walk_all(tree, [&](std::int64_t r, std::uint32_t at) { sums[r] += forest_.walk_values[at]; });

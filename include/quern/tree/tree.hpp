@@ -10,6 +10,7 @@
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/tree/linear_leaves.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -84,6 +85,7 @@ class Tree {
   /// True for a symmetric (oblivious) tree: full, in level order (the children of node i are
   /// 2i + 1 and 2i + 2), every inner node of a level with the same test and the same default side.
   bool symmetric = false;
+  LinearLeaves linear;  ///< leaves that are linear functions, or empty
 
   [[nodiscard]] std::int64_t size() const noexcept {
     return static_cast<std::int64_t>(nodes.size());
@@ -120,6 +122,12 @@ class Tree {
     if (missing) return n.default_left ? n.left : n.right;
     const bool known = x >= 0 && x < 4294967296.0;
     return known && in_category_set(n, static_cast<std::uint32_t>(x)) ? n.right : n.left;
+  }
+
+  /// What leaf \p i adds to the margin of a row; see LinearLeaves::value. One output.
+  template <class ValueAt>
+  [[nodiscard]] double leaf_value(std::int32_t i, const ValueAt& value_at) const {
+    return linear.empty() ? node(i).value : linear.value(i, node(i).value, value_at);
   }
 
   /// Throws ParseError unless this is a tree: children in range and after their parent, each node
@@ -224,6 +232,9 @@ inline void Tree::check(std::int64_t features, const std::string& where) const {
   for (double v : vector_values)
     if (!is_finite_bits(v))
       throw ParseError(error_text(where, "vector_values", "finite numbers", v));
+  linear.check(nodes.size(), features, where);
+  if (!linear.empty() && outputs > 1)
+    throw ParseError(error_text(where, "linear leaves", "one value a leaf", outputs));
   std::int64_t owned = 0;
   std::int64_t children = 0;
   for (std::int32_t i = 0; i < size(); ++i) {

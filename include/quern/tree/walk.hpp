@@ -67,7 +67,7 @@ inline void walk(const WalkNode<Key>* nodes, std::int32_t depth,
   }
 }
 
-/// The leaf of a tree with categories. key_at(slot) is the row's key.
+/// The leaf of a tree that is followed in its original form. key_at(slot) is the row's key.
 template <class C, class KeyAt>
 std::int32_t follow_tree(const PackedForest& forest, const Tree& tree, const KeyAt& key_at) {
   std::int32_t i = 0;
@@ -78,6 +78,17 @@ std::int32_t follow_tree(const PackedForest& forest, const Tree& tree, const Key
     i = tree.next(n, missing ? 0.0 : static_cast<double>(float_of_key<C>(key)), missing);
   }
   return i;
+}
+
+/// What such a tree adds for a row.
+template <class C, class KeyAt>
+double original_value(const PackedForest& forest, const Tree& tree, const KeyAt& key_at) {
+  return tree.leaf_value(
+      follow_tree<C>(forest, tree, key_at), [&](std::int32_t feature, bool& missing) {
+        const auto key = key_at(forest.feature_slots[static_cast<std::size_t>(feature)]);
+        missing = key == kernels::missing_key<KeyOf<C>>;
+        return missing ? 0.0 : static_cast<double>(float_of_key<C>(key));
+      });
 }
 
 /// Sum of one output for one row, whose keys are in \p keys.
@@ -94,8 +105,7 @@ double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
   while (i < list.size() && packed(i).source < trees) {
     if (packed(i).form == TreeForm::categories) {
       const Tree& tree = forest.originals[static_cast<std::size_t>(packed(i).original)];
-      const auto leaf = follow_tree<C>(forest, tree, [&](std::int32_t slot) { return keys[slot]; });
-      sum += tree.node(leaf).value;
+      sum += original_value<C>(forest, tree, [&](std::int32_t slot) { return keys[slot]; });
       ++i;
       continue;
     }
