@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/eigen_dataset.hpp"
 
 #include <gtest/gtest.h>
 

@@ -17,6 +17,7 @@
 #include "quern/core/nd_array.hpp"
 #include "quern/core/progress.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/eigen_dataset.hpp"
 
 #include <algorithm>
 #include <cstdint>

@@ -7,13 +7,30 @@
 /// translation units of a program were built with different flags. So everything lives in an inline
 /// namespace whose name holds the version, Eigen's alignment, the instruction set that the compiler
 /// was allowed to use, and whether SIMD targets are chosen at run time or fixed.
+///
+/// Eigen itself is not needed here: predicting (quern/predict.hpp) goes without it. Its alignment
+/// is worked out from the same macros that Eigen looks at, and core/eigen_view.hpp, through which
+/// Eigen comes in, checks that Eigen agrees.
 
 #ifndef QUERN_CORE_CONFIG_HPP
 #define QUERN_CORE_CONFIG_HPP
 
 #include "quern/version.hpp"
 
-#include <Eigen/Core>
+// What EIGEN_MAX_ALIGN_BYTES is, or will be once Eigen is included.
+#if defined(EIGEN_DONT_ALIGN)
+#define QUERN_ABI_ALIGN 0
+#elif defined(EIGEN_MAX_ALIGN_BYTES)
+#define QUERN_ABI_ALIGN EIGEN_MAX_ALIGN_BYTES
+#elif defined(EIGEN_DONT_VECTORIZE)
+#define QUERN_ABI_ALIGN 0
+#elif defined(__AVX512F__)
+#define QUERN_ABI_ALIGN 64
+#elif defined(__AVX__)
+#define QUERN_ABI_ALIGN 32
+#else
+#define QUERN_ABI_ALIGN 16
+#endif
 
 // Highway included before quern has already fixed its target: only that one can be compiled then.
 // A user may also ask for it: QUERN_STATIC_SIMD compiles kernels for the compiler's own target
@@ -47,7 +64,7 @@
 #define QUERN_ABI_NAME(version, align, isa, mode) QUERN_ABI_PASTE(version, align, isa, mode)
 /// Name of the inline namespace (see the file comment).
 #define QUERN_ABI \
-  QUERN_ABI_NAME(QUERN_VERSION_ABI, EIGEN_MAX_ALIGN_BYTES, QUERN_ABI_ISA, QUERN_SIMD_MODE)
+  QUERN_ABI_NAME(QUERN_VERSION_ABI, QUERN_ABI_ALIGN, QUERN_ABI_ISA, QUERN_SIMD_MODE)
 
 // clang-format off
 #define QUERN_NAMESPACE_BEGIN namespace quern { inline namespace QUERN_ABI {

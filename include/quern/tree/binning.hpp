@@ -11,6 +11,7 @@
 #include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/eigen_dataset.hpp"
 #include "quern/tree/detail/bin_codes.hpp"
 #include "quern/tree/detail/find_cuts.hpp"
 

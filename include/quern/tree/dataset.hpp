@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// What learners of trees are given: features where they lie, and what goes with the rows.
+/// What learners of trees are given: features where they lie, and what goes with the rows. Data
+/// sets on Eigen's matrices are made by make_dataset of tree/eigen_dataset.hpp.
 
 #ifndef QUERN_TREE_DATASET_HPP
 #define QUERN_TREE_DATASET_HPP
@@ -213,27 +214,6 @@ template <class T>
 [[nodiscard]] Dataset make_dataset(CsrView<T> features, std::vector<float> labels = {}) {
   return detail::dataset_of(features, std::move(labels));
 }
-
-/// A data set on any Eigen matrix, map or block of float or double, in either order, without a
-/// copy. Labels may be a vector of numbers of any type, which are copied. A temporary matrix is
-/// refused: the data set would outlive it.
-template <class Derived>
-[[nodiscard]] Dataset make_dataset(const Eigen::DenseBase<Derived>& features,
-                                   std::vector<float> labels = {}) {
-  return make_dataset(view(features), std::move(labels));
-}
-template <class Derived, class Labels>
-[[nodiscard]] Dataset make_dataset(const Eigen::DenseBase<Derived>& features,
-                                   const Eigen::DenseBase<Labels>& labels) {
-  std::vector<float> copied(static_cast<std::size_t>(labels.size()));
-  for (Index i = 0; i < labels.size(); ++i)
-    copied[static_cast<std::size_t>(i)] = static_cast<float>(labels.derived().coeff(i));
-  return make_dataset(view(features), std::move(copied));
-}
-template <class Derived>
-Dataset make_dataset(Eigen::PlainObjectBase<Derived>&&, std::vector<float> labels = {}) = delete;
-template <class Derived, class Labels>
-Dataset make_dataset(Eigen::PlainObjectBase<Derived>&&, const Eigen::DenseBase<Labels>&) = delete;
 
 }  // namespace tree
 QUERN_NAMESPACE_END
