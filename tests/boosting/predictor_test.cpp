@@ -92,6 +92,52 @@ TEST(Predictor, DataSetsBringNamesAndBaseMargins) {
   EXPECT_THROW(p.margins(data, view), ShapeError);
 }
 
+TEST(Predictor, PredictionsAreMarginsThroughTheLink) {
+  for (const char* objective : {"multi:softprob", "multi:softmax", "binary:logistic"}) {
+    SCOPED_TRACE(objective);
+    boosting::Model m = sample_model();
+    m.objective = objective;
+    const boosting::Predictor p(m);
+    std::vector<float> expected(10);
+    p.margins(std::span<const float>(rows), 5, std::span<float>(expected));
+    const boosting::Link link = boosting::link_of(objective).value();
+    boosting::apply_link(link, expected.data(), 5, 2);
+    const auto k = static_cast<std::size_t>(p.prediction_outputs());
+    EXPECT_EQ(k, link == boosting::Link::argmax ? 1U : 2U);
+    expected.resize(5 * k);
+    std::vector<float> out(5 * k), strided(20, -1);
+    p.predict(std::span<const float>(rows), 5, std::span<float>(out));
+    EXPECT_EQ(out, expected);
+    const auto columns = static_cast<Index>(k);
+    const MatrixView<float> view(strided.data() + 1, {5, columns}, {4, 2});
+    p.predict(MatrixView<const float>(rows.data(), {5, 3}), view, {.threads = 2});
+    for (std::size_t r = 0; r < 5; ++r) {
+      std::vector<float> one(k);
+      p.predict_row(std::span<const float>(rows.data() + 3 * r, 3), std::span<float>(one));
+      for (std::size_t i = 0; i < k; ++i) {
+        EXPECT_EQ(one[i], expected[r * k + i]);
+        EXPECT_EQ(view(static_cast<Index>(r), static_cast<Index>(i)), expected[r * k + i]);
+      }
+    }
+  }
+}
+
+TEST(Predictor, RefusesSpansThatDoNotFitAndUnknownLinks) {
+  const boosting::Predictor p(sample_model());
+  std::vector<float> out(10);
+  const std::span<const float> x(rows);
+  EXPECT_THROW(p.predict(x, 4, std::span<float>(out)), ShapeError);
+  EXPECT_THROW(p.predict(x, -1, std::span<float>(out)), ShapeError);
+  EXPECT_THROW(p.predict(x, 5, std::span<float>(out).first(9)), ShapeError);
+  EXPECT_THROW(p.margins(x, 5, std::span<float>(out).first(9)), ShapeError);
+  EXPECT_THROW(p.predict_row(x.first(3), std::span<float>(out).first(1)), ShapeError);
+  boosting::Model m = sample_model();
+  m.objective = "mine";
+  const boosting::Predictor own(m);
+  EXPECT_THROW(own.predict(x, 5, std::span<float>(out)), ValueError);
+  EXPECT_NO_THROW(own.margins(x, 5, std::span<float>(out)));
+}
+
 TEST(Predictor, RefusesAModelThatIsNone) {
   boosting::Model m = sample_model();
   m.trees[0].node(0).left = 0;

@@ -36,40 +36,6 @@ class DatasetTest : public ::testing::Test {};
 using Scalars = ::testing::Types<float, double>;
 TYPED_TEST_SUITE(DatasetTest, Scalars);
 
-TYPED_TEST(DatasetTest, ViewsEitherOrderWithoutCopy) {
-  using T = TypeParam;
-  Eigen::Matrix<T, 3, 2> by_column;
-  Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> by_row(3, 2);
-  const Eigen::VectorXi labels = Eigen::VectorXi::LinSpaced(3, 0, 2);
-  const Dataset a = tree::make_dataset(by_column, labels);
-  const Dataset b = tree::make_dataset(by_row);
-  const Dataset c = tree::make_dataset(by_row.bottomRows(2), {1.0f, 2.0f});
-  const auto& va = std::get<MatrixView<const T>>(a.features);
-  const auto& vb = std::get<MatrixView<const T>>(b.features);
-  EXPECT_EQ(va.data(), by_column.data());
-  EXPECT_EQ(va.col_stride(), 3);
-  EXPECT_EQ(vb.data(), by_row.data());
-  EXPECT_EQ(vb.row_stride(), 2);
-  EXPECT_EQ(a.labels, (std::vector<float>{0, 1, 2}));
-  EXPECT_EQ(c.rows(), 2);
-  EXPECT_EQ(c.cols(), 2);
-  a.check("f");
-  c.check("f");
-}
-
-template <class M>
-concept CanMake = requires(M&& m) {
-  tree::make_dataset(std::forward<M>(m));
-};
-
-TEST(DatasetTest, RefusesTemporaryMatrices) {
-  static_assert(CanMake<Eigen::MatrixXf&>);
-  static_assert(CanMake<const Eigen::MatrixXd&>);
-  static_assert(CanMake<Eigen::Map<Eigen::MatrixXf>>);
-  static_assert(!CanMake<Eigen::MatrixXf>);
-  static_assert(!CanMake<Eigen::ArrayXXd>);
-}
-
 TEST(DatasetTest, ChecksRowData) {
   const Eigen::MatrixXf x = Eigen::MatrixXf::Zero(3, 2);
   const Dataset good = tree::make_dataset(x, {0.0f, 1.0f, 0.0f});

@@ -13,6 +13,7 @@
 #include "quern/boosting/options.hpp"
 #include "quern/boosting/predictor.hpp"
 #include "quern/boosting/trainer.hpp"
+#include "quern/boosting/transform.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/progress.hpp"
@@ -64,16 +65,14 @@ class Booster {
   /// Predictions (rows, outputs): values, probabilities; for multi:softmax (rows, 1), the class.
   [[nodiscard]] NdArray<float, 2> predict(const tree::Dataset& data) const {
     NdArray<float, 2> out = predict_margin(data);
-    const std::unique_ptr<Objective> objective = objective_of(model_);
-    objective->transform(out.data(), out.extent(0));
-    if (model_.objective != "multi:softmax") return out;
-    NdArray<float, 2> classes({out.extent(0), 1});
-    const auto k = static_cast<std::size_t>(out.extent(1));
-    for (std::int64_t i = 0; i < out.extent(0); ++i) {
-      const std::span<const float> row(out.data() + i * out.extent(1), k);
-      classes(i, 0) = static_cast<float>(detail::argmax(row));
+    if (link_of(model_.objective) == Link::argmax) {
+      apply_link(Link::argmax, out.data(), out.extent(0), out.extent(1));
+      NdArray<float, 2> classes({out.extent(0), 1});
+      std::copy_n(out.data(), out.extent(0), classes.data());
+      return classes;
     }
-    return classes;
+    objective_of(model_)->transform(out.data(), out.extent(0));
+    return out;
   }
   template <class Derived>
   [[nodiscard]] NdArray<float, 2> predict(const Eigen::DenseBase<Derived>& features) const {

@@ -6,6 +6,7 @@
 #ifndef QUERN_BOOSTING_OBJECTIVE_HPP
 #define QUERN_BOOSTING_OBJECTIVE_HPP
 
+#include "quern/boosting/transform.hpp"
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
@@ -148,10 +149,7 @@ class Logistic final : public Objective {
     }
   }
   void transform(float* margins, std::int64_t rows) const override {
-    for (std::int64_t i = 0; i < rows; ++i) {
-      const double m = static_cast<double>(margins[i]);
-      margins[i] = static_cast<float>(1 / (1 + std::exp(-m)));
-    }
+    apply_link(Link::logistic, margins, rows, 1);
   }
   [[nodiscard]] double margin_of(double score) const override {
     if (!(score > 0 && score < 1))
@@ -213,9 +211,7 @@ class Softmax final : public Objective {
     }
   }
   void transform(float* margins, std::int64_t rows) const override {
-    core::Buffer<float> p(static_cast<std::size_t>(rows * classes_));
-    QUERN_DISPATCH(softmax_probabilities<float>(margins, rows, classes_, p.data()));
-    std::copy_n(p.data(), rows * classes_, margins);
+    apply_link(Link::softmax, margins, rows, classes_);
   }
 
  private:

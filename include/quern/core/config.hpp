@@ -63,8 +63,7 @@
 #define QUERN_ABI_PASTE(version, align, isa, mode) v##version##_a##align##_##isa##_##mode
 #define QUERN_ABI_NAME(version, align, isa, mode) QUERN_ABI_PASTE(version, align, isa, mode)
 /// Name of the inline namespace (see the file comment).
-#define QUERN_ABI \
-  QUERN_ABI_NAME(QUERN_VERSION_ABI, QUERN_ABI_ALIGN, QUERN_ABI_ISA, QUERN_SIMD_MODE)
+#define QUERN_ABI QUERN_ABI_NAME(QUERN_VERSION_ABI, QUERN_ABI_ALIGN, QUERN_ABI_ISA, QUERN_SIMD_MODE)
 
 // clang-format off
 #define QUERN_NAMESPACE_BEGIN namespace quern { inline namespace QUERN_ABI {

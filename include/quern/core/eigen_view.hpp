@@ -16,7 +16,8 @@
 #include <utility>
 
 #if EIGEN_MAX_ALIGN_BYTES != QUERN_ABI_ALIGN
-#error "quern: Eigen aligns otherwise than quern/core/config.hpp foresaw: include <Eigen/Core> first"
+#error \
+    "quern: Eigen aligns otherwise than quern/core/config.hpp foresaw: include <Eigen/Core> first"
 #endif
 
 QUERN_NAMESPACE_BEGIN

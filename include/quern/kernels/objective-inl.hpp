@@ -75,10 +75,10 @@ void logistic_gradients(const T* HWY_RESTRICT margins, const T* HWY_RESTRICT lab
   }
 }
 
-/// Softmax probabilities of \p rows rows of \p classes margins, into \p out of the same layout.
+/// Softmax probabilities of \p rows rows of \p classes margins, into \p out of the same layout,
+/// which may be \p margins.
 template <class T>
-void softmax_probabilities(const T* HWY_RESTRICT margins, std::int64_t rows, std::int64_t classes,
-                           T* HWY_RESTRICT out) {
+void softmax_probabilities(const T* margins, std::int64_t rows, std::int64_t classes, T* out) {
   namespace hn = hwy::HWY_NAMESPACE;
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));

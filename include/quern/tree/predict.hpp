@@ -80,9 +80,12 @@ class Tile {
     const auto key_bytes = static_cast<std::size_t>(slots * predict_tile_rows) * sizeof(Key);
     const std::size_t code_bytes =
         forest.columns.size() * static_cast<std::size_t>(predict_tile_rows);
-    std::byte* memory = scratch.at_least(key_bytes + code_bytes);
-    keys_ = reinterpret_cast<Key*>(memory);
-    codes_ = reinterpret_cast<std::uint8_t*>(memory + key_bytes);
+    const auto sum_bytes =
+        static_cast<std::size_t>(forest.outputs() * predict_tile_rows) * sizeof(double);
+    std::byte* memory = scratch.at_least(sum_bytes + key_bytes + code_bytes);
+    sums_ = reinterpret_cast<double*>(memory);
+    keys_ = reinterpret_cast<Key*>(memory + sum_bytes);
+    codes_ = reinterpret_cast<std::uint8_t*>(memory + sum_bytes + key_bytes);
   }
 
   /// Rows from `first` on of a dense matrix.
@@ -125,6 +128,9 @@ class Tile {
       column = make_codes(slot, column, true);
     }
   }
+
+  /// Room for the sums of all outputs, (outputs, predict_tile_rows).
+  [[nodiscard]] double* sums() const noexcept { return sums_; }
 
   /// sums[r] = base of output k plus that output's leaves among the first `trees` trees.
   void sum(std::int64_t k, std::int64_t trees, double* sums) {
@@ -268,6 +274,7 @@ class Tile {
   std::int64_t rows_;
   bool lanes_;     // codes are made, trees of the lane form use them
   bool all_keys_;  // keys of all slots are kept, not only of the one in work
+  double* sums_ = nullptr;
   Key* keys_ = nullptr;
   std::uint8_t* codes_ = nullptr;
   alignas(64) std::array<std::uint8_t, 4 * predict_tile_rows> leaves_;
@@ -289,32 +296,49 @@ void check_source(const char* function, const CsrView<T>& x) {
                                 x.columns.size()));
 }
 
-/// Checks shapes, then calls use(tile, first row, rows) for every tile, on several threads.
+/// Calls use(view) with what features lie in: a FeatureView's alternative, or the view itself, so
+/// that a program compiles prediction only for what it passes.
 template <class Use>
-void for_each_tile(const char* function, const PackedForest& forest, const FeatureView& features,
+void visit_source(const FeatureView& features, const Use& use) {
+  std::visit(use, features);
+}
+template <class T, class Use>
+void visit_source(const MatrixView<T>& features, const Use& use) {
+  use(MatrixView<const T>(features));
+}
+template <class T, class Use>
+void visit_source(const CsrView<T>& features, const Use& use) {
+  use(features);
+}
+
+/// Checks shapes, then calls use(tile, first row, rows) for every tile, on several threads.
+template <class View, class Use>
+void for_each_tile_of(const char* function, const PackedForest& forest, const View& x,
+                      std::int64_t out_rows, int threads, const Use& use) {
+  constexpr bool sparse = !requires { x.row_stride(); };
+  using Value = std::remove_cv_t<typename SourceValue<View>::type>;
+  const std::int64_t rows = rows_of(x);
+  check_features(function, forest.features, cols_of(x));
+  check_source(function, x);
+  if (out_rows != rows)
+    throw ShapeError(error_text(function, "out", std::to_string(rows) + " rows", out_rows));
+  with_compare_type<Value>(forest, [&](auto compare) {
+    const auto block = [&](std::int64_t b) {
+      const BlockRange range = block_range(rows, predict_tile_rows, b);
+      const ScratchLease lease(*forest.scratch);
+      Tile<decltype(compare)> tile(forest, lease.scratch(), range.size(), sparse);
+      tile.load(x, range.begin);
+      use(tile, range.begin, range.size());
+    };
+    parallel_for(block_count(rows, predict_tile_rows), block, threads);
+  });
+}
+template <class Features, class Use>
+void for_each_tile(const char* function, const PackedForest& forest, const Features& features,
                    std::int64_t out_rows, int threads, const Use& use) {
-  std::visit(
-      [&](const auto& x) {
-        using View = std::remove_cvref_t<decltype(x)>;
-        constexpr bool sparse = !requires { x.row_stride(); };
-        using Value = std::remove_cv_t<typename SourceValue<View>::type>;
-        const std::int64_t rows = rows_of(x);
-        check_features(function, forest.features, cols_of(x));
-        check_source(function, x);
-        if (out_rows != rows)
-          throw ShapeError(error_text(function, "out", std::to_string(rows) + " rows", out_rows));
-        with_compare_type<Value>(forest, [&](auto compare) {
-          const auto block = [&](std::int64_t b) {
-            const BlockRange range = block_range(rows, predict_tile_rows, b);
-            const ScratchLease lease(*forest.scratch);
-            Tile<decltype(compare)> tile(forest, lease.scratch(), range.size(), sparse);
-            tile.load(x, range.begin);
-            use(tile, range.begin, range.size());
-          };
-          parallel_for(block_count(rows, predict_tile_rows), block, threads);
-        });
-      },
-      features);
+  visit_source(features, [&](const auto& x) {
+    for_each_tile_of(function, forest, x, out_rows, threads, use);
+  });
 }
 
 inline std::int64_t used_trees(const char* function, const PackedForest& forest,
@@ -327,34 +351,58 @@ inline std::int64_t used_trees(const char* function, const PackedForest& forest,
 
 }  // namespace detail
 
-/// out(r, k) = base of output k + sum of the leaves that row r reaches in the trees of output k.
-/// \p features: (rows, forest.features), NaN is missing; \p out: (rows, outputs), float or double,
-/// any strides. Throws ShapeError where shapes do not fit and ValueError for options out of range.
+/// Calls use(first, rows, sums) once for every tile of rows, on several threads: sums[k *
+/// predict_tile_rows + r] = base of output k + sum of the leaves that row first + r reaches in the
+/// trees of output k. For what wants more done to the sums than predict() does.
+template <class Features, class Use>
+void predict_tiles(const char* function, const PackedForest& forest, const Features& features,
+                   std::int64_t out_rows, const PredictOptions& options, const Use& use) {
+  const std::int64_t trees = detail::used_trees(function, forest, options.trees);
+  detail::for_each_tile(function, forest, features, out_rows, options.threads,
+                        [&](auto& tile, std::int64_t first, std::int64_t rows) {
+                          double* sums = tile.sums();
+                          for (std::int64_t k = 0; k < forest.outputs(); ++k) {
+                            tile.sum(k, trees, sums + k * detail::predict_tile_rows);
+                          }
+                          use(first, rows, sums);
+                        });
+}
+
+/// out[r * outputs + k] = the sum of row r and output k of a tile of predict_tiles(), rounded.
 template <class Out>
-void predict(const PackedForest& forest, const FeatureView& features, MatrixView<Out> out,
+void gather_sums(const double* sums, std::int64_t rows, std::int64_t outputs, Out* out) {
+  for (std::int64_t k = 0; k < outputs; ++k) {
+    const double* of_k = sums + k * detail::predict_tile_rows;
+    for (std::int64_t r = 0; r < rows; ++r) out[r * outputs + k] = static_cast<Out>(of_k[r]);
+  }
+}
+
+/// out(r, k) = base of output k + sum of the leaves that row r reaches in the trees of output k.
+/// \p features: (rows, forest.features), a MatrixView, CsrView or FeatureView, NaN is missing; \p
+/// out: (rows, outputs), float or double, any strides. Throws ShapeError where shapes do not fit
+/// and ValueError for options out of range.
+template <class Features, class Out>
+void predict(const PackedForest& forest, const Features& features, MatrixView<Out> out,
              const PredictOptions& options = {}) {
   static constexpr const char* function = "quern::tree::predict";
-  const std::int64_t trees = detail::used_trees(function, forest, options.trees);
   if (out.cols() != forest.outputs())
     throw ShapeError(
         error_text(function, "out", std::to_string(forest.outputs()) + " columns", out.cols()));
-  detail::for_each_tile(function, forest, features, out.rows(), options.threads,
-                        [&](auto& tile, std::int64_t first, std::int64_t rows) {
-                          std::array<double, detail::predict_tile_rows> sums;
-                          for (std::int64_t k = 0; k < forest.outputs(); ++k) {
-                            tile.sum(k, trees, sums.data());
-                            for (std::int64_t r = 0; r < rows; ++r) {
-                              out(first + r, k) =
-                                  static_cast<Out>(sums[static_cast<std::size_t>(r)]);
-                            }
-                          }
-                        });
+  predict_tiles(function, forest, features, out.rows(), options,
+                [&](std::int64_t first, std::int64_t rows, const double* sums) {
+                  for (std::int64_t k = 0; k < out.cols(); ++k) {
+                    const double* of_k = sums + k * detail::predict_tile_rows;
+                    for (std::int64_t r = 0; r < rows; ++r)
+                      out(first + r, k) = static_cast<Out>(of_k[r]);
+                  }
+                });
 }
 
 /// out(r, t) = number of the leaf that row r reaches in tree t. \p out: (rows, options.trees or
 /// all).
-inline void predict_leaves(const PackedForest& forest, const FeatureView& features,
-                           MatrixView<std::int32_t> out, const PredictOptions& options = {}) {
+template <class Features>
+void predict_leaves(const PackedForest& forest, const Features& features,
+                    MatrixView<std::int32_t> out, const PredictOptions& options = {}) {
   static constexpr const char* function = "quern::tree::predict_leaves";
   const std::int64_t trees = detail::used_trees(function, forest, options.trees);
   if (out.cols() != trees)
