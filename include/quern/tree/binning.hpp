@@ -11,9 +11,9 @@
 #include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
-#include "quern/tree/eigen_dataset.hpp"
 #include "quern/tree/detail/bin_codes.hpp"
 #include "quern/tree/detail/find_cuts.hpp"
+#include "quern/tree/eigen_dataset.hpp"
 
 #include <cstdint>
 #include <string>
