@@ -41,11 +41,12 @@ void add_data(CLI::App& app, DataSettings& data) {
 void add_tree_options(CLI::App& app, Options& o) {
   static const std::map<std::string, quern::tree::GrowPolicy> policies = {
       {"depthwise", quern::tree::GrowPolicy::depthwise},
-      {"lossguide", quern::tree::GrowPolicy::lossguide}};
+      {"lossguide", quern::tree::GrowPolicy::lossguide},
+      {"symmetric", quern::tree::GrowPolicy::symmetric}};
   CLI::App& g = *app.add_option_group("Trees");
   g.add_option("--max_depth", o.max_depth, "longest path, 0: no limit")->capture_default_str();
   g.add_option("--max_leaves", o.max_leaves, "0: no limit")->capture_default_str();
-  g.add_option("--grow_policy", o.grow_policy, "depthwise or lossguide")
+  g.add_option("--grow_policy", o.grow_policy, "depthwise, lossguide or symmetric")
       ->transform(CLI::CheckedTransformer(policies, CLI::ignore_case).description(""));
   g.add_option("--max_bin", o.max_bin, "bins of a feature, 2..255")->capture_default_str();
   g.add_option("--min_child_weight", o.min_child_weight, "least hessian sum of a child")

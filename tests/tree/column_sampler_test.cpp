@@ -25,6 +25,26 @@ TEST(ColumnSampler, KeepsToItsShares) {
   EXPECT_EQ(sampler.features(3, 9), (std::vector<std::int32_t>{0, 1, 2, 3, 4}));
 }
 
+TEST(ColumnSampler, NodesDrawFromTheirLevelAndLevelsFromTheTree) {
+  const auto within = [](const std::vector<std::int32_t>& part,
+                         const std::vector<std::int32_t>& of) {
+    return std::includes(of.begin(), of.end(), part.begin(), part.end());
+  };
+  tree::ColumnSampler by_tree, by_level, by_node;
+  by_tree.reset(64, {0.5, 1, 1}, 3);
+  by_level.reset(64, {0.5, 0.5, 1}, 3);
+  by_node.reset(64, {0.5, 0.5, 0.25}, 3);
+  EXPECT_NE(by_level.features(0, 0), by_level.features(1, 1));
+  for (std::int32_t node = 0; node < 15; ++node) {
+    const std::int32_t level = node < 1 ? 0 : node < 3 ? 1 : node < 7 ? 2 : 3;
+    EXPECT_EQ(by_tree.features(level, node).size(), 32u);
+    EXPECT_EQ(by_level.features(level, node).size(), 16u);
+    EXPECT_EQ(by_node.features(level, node).size(), 4u);
+    EXPECT_TRUE(within(by_level.features(level, node), by_tree.features(0, 0)));
+    EXPECT_TRUE(within(by_node.features(level, node), by_level.features(level, 0)));
+  }
+}
+
 TEST(ColumnSampler, EveryColumnIsDrawnAboutAsOften) {
   std::vector<int> drawn(10, 0);
   tree::ColumnSampler sampler;

@@ -12,67 +12,24 @@
 #include <string>
 #include <vector>
 
+#include "grow_problem.hpp"
+
 namespace quern::test::grow {
 namespace {
 
+using grow_problem::all_rows;
+using grow_problem::Problem;
+using grow_problem::split_gain;
+using grow_problem::sum_of;
 using tree::GradientPair;
 using tree::GradientSum;
-
-/// Random features (some missing, some few-valued, one constant) and gradients.
-struct Problem {
-  Eigen::MatrixXf x;
-  std::vector<GradientPair> gradients;
-  tree::BinnedMatrix binned;
-
-  Problem(std::int64_t rows, std::int64_t cols, int max_bin, std::uint64_t seed) : x(rows, cols) {
-    Philox rng(seed, "grow test");
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for (std::int64_t j = 0; j < cols; ++j) {
-        float v = rng.normal<float>();
-        if (j % 4 == 1) v = std::round(v);
-        if (j % 4 == 2 && rng.bernoulli(0.4)) v = std::numeric_limits<float>::quiet_NaN();
-        if (j % 4 == 3) v = rng.bernoulli(0.9) ? 0.0f : v;
-        x(i, j) = j == 4 ? 1.5f : v;
-      }
-      const float first = x(i, 0) * (cols > 1 ? x(i, 1) : 1.0f);
-      gradients.push_back({first + rng.normal<float>(), 0.5f + rng.uniform<float>()});
-    }
-    binned = tree::bin(tree::make_dataset(x), max_bin);
-  }
-};
-
-GradientSum<double> sum_of(const Problem& p, const std::vector<std::int32_t>& rows) {
-  GradientSum<double> s;
-  for (const std::int32_t r : rows) {
-    s.g += static_cast<double>(p.gradients[static_cast<std::size_t>(r)].g);
-    s.h += static_cast<double>(p.gradients[static_cast<std::size_t>(r)].h);
-  }
-  return s;
-}
-
-double split_gain(const Problem& p, const std::vector<std::int32_t>& rows, std::int32_t feature,
-                  double threshold, bool default_left, const tree::SplitOptions& o) {
-  std::vector<std::int32_t> side[2];
-  for (const std::int32_t r : rows) {
-    const float v = p.x(r, feature);
-    const bool left = std::isnan(v) ? default_left : static_cast<double>(v) < threshold;
-    side[left ? 0 : 1].push_back(r);
-  }
-  const GradientSum<double> l = sum_of(p, side[0]), r = sum_of(p, side[1]);
-  if (l.h < o.min_child_weight || r.h < o.min_child_weight || side[0].empty() || side[1].empty())
-    return -1e300;
-  return tree::node_score(l, o) + tree::node_score(r, o) - tree::node_score(sum_of(p, rows), o);
-}
 
 /// The best gain over all features, cuts and directions.
 double best_gain(const Problem& p, const std::vector<std::int32_t>& rows,
                  const tree::SplitOptions& o) {
   double best = -1e300;
   for (std::int32_t f = 0; f < p.binned.features(); ++f) {
-    std::vector<double> thresholds = {static_cast<double>(std::numeric_limits<float>::max())};
-    for (std::int32_t b = 1; b < p.binned.cuts.bins(f); ++b)
-      thresholds.push_back(p.binned.cuts.cut(f, b));
-    for (const double t : thresholds) {
+    for (const double t : grow_problem::thresholds(p, f)) {
       for (const bool left : {false, true})
         best = std::max(best, split_gain(p, rows, f, t, left, o));
     }
@@ -101,18 +58,9 @@ void check_node(const Problem& p, const tree::Tree& tree, std::int32_t i,
   EXPECT_GE(gain, best - slack) << "node " << i;
   EXPECT_GE(gain, o.split.gamma - slack);
   std::vector<std::int32_t> side[2];
-  for (const std::int32_t r : rows) {
-    const float v = p.x(r, n.feature);
-    side[tree.next(n, static_cast<double>(v), std::isnan(v)) == n.left ? 0 : 1].push_back(r);
-  }
+  grow_problem::route(p, tree, n, rows, side);
   check_node(p, tree, n.left, side[0], o, depth + 1);
   check_node(p, tree, n.right, side[1], o, depth + 1);
-}
-
-std::vector<std::int32_t> all_rows(const Problem& p) {
-  std::vector<std::int32_t> rows;
-  for (std::int32_t r = 0; r < p.x.rows(); ++r) rows.push_back(r);
-  return rows;
 }
 
 TEST(Grow, EveryNodeHasTheBestSplitAndTheRightValue) {
@@ -138,7 +86,8 @@ TEST(Grow, EveryNodeHasTheBestSplitAndTheRightValue) {
 
 TEST(Grow, TheSameBitsForAnyNumberOfThreadsAndForSparseBlocks) {
   const Problem p(40000, 12, 255, 3);  // more rows than one packed histogram holds
-  for (const auto policy : {tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide}) {
+  for (const auto policy :
+       {tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide, tree::GrowPolicy::symmetric}) {
     tree::GrowOptions o;
     o.policy = policy;
     o.max_leaves = 40;
@@ -150,7 +99,7 @@ TEST(Grow, TheSameBitsForAnyNumberOfThreadsAndForSparseBlocks) {
       trees.push_back(grower.grow(p.gradients, {}, 0));
       trees.push_back(grower.grow(p.gradients, {}, 0));  // memory is used again
     }
-    EXPECT_EQ(trees[0].leaves(), 40);
+    EXPECT_EQ(trees[0].leaves(), trees[0].symmetric ? 32 : 40);
     for (const tree::Tree& t : trees) {
       ASSERT_EQ(t.size(), trees[0].size());
       for (std::size_t i = 0; i < t.nodes.size(); ++i) {
@@ -190,29 +139,37 @@ TEST(Grow, LeavesKnowTheirRows) {
 
 TEST(Grow, MonotoneConstraintsHold) {
   const Problem p(3000, 3, 64, 9);
-  for (const int sign : {-1, 1}) {
-    tree::GrowOptions o;
-    o.monotone = {static_cast<std::int8_t>(sign), 0, 0};
-    tree::Grower grower(p.binned, o);
-    const tree::Tree tree = grower.grow(p.gradients, {}, 0);
-    EXPECT_GT(tree.leaves(), 4);
-    Philox rng(1, "monotone probe");
-    for (int probe = 0; probe < 50; ++probe) {
-      const float other[2] = {rng.normal<float>(), rng.normal<float>()};
-      double before = -1e300;
-      for (int step = -40; step <= 40; ++step) {
-        const double first = sign * step * 0.1;
-        std::int32_t i = 0;
-        while (!tree.node(i).is_leaf()) {
-          const tree::Node& n = tree.node(i);
-          const double v = n.feature == 0 ? first : static_cast<double>(other[n.feature - 1]);
-          i = tree.next(n, v, false);
+  for (const auto policy :
+       {tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide, tree::GrowPolicy::symmetric})
+    for (const int sign : {-1, 1}) {
+      tree::GrowOptions o;
+      o.policy = policy;
+      o.split.min_child_weight = 10;
+      o.monotone = {static_cast<std::int8_t>(sign), 0, 0};
+      tree::Grower grower(p.binned, o);
+      const tree::Tree tree = grower.grow(p.gradients, {}, 0);
+      tree.check(3, "tree");
+      EXPECT_GT(tree.leaves(), 4);
+      std::int64_t used = 0;
+      for (const tree::Node& n : tree.nodes) used += n.feature == 0 ? 1 : 0;
+      EXPECT_GT(used, 0);
+      Philox rng(1, "monotone probe");
+      for (int probe = 0; probe < 50; ++probe) {
+        const float other[2] = {rng.normal<float>(), rng.normal<float>()};
+        double before = -1e300;
+        for (int step = -40; step <= 40; ++step) {
+          const double first = sign * step * 0.1;
+          std::int32_t i = 0;
+          while (!tree.node(i).is_leaf()) {
+            const tree::Node& n = tree.node(i);
+            const double v = n.feature == 0 ? first : static_cast<double>(other[n.feature - 1]);
+            i = tree.next(n, v, false);
+          }
+          EXPECT_GE(tree.node(i).value, before - 1e-12);
+          before = tree.node(i).value;
         }
-        EXPECT_GE(tree.node(i).value, before - 1e-12);
-        before = tree.node(i).value;
       }
     }
-  }
 }
 
 TEST(Grow, NothingToLearnFromGivesASingleLeaf) {

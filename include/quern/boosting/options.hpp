@@ -42,6 +42,9 @@ struct Options {
   double colsample_bynode = 1;
   std::int32_t max_bin = 255;                          ///< bins of a feature, 2..255
   std::vector<std::int8_t> monotone_constraints = {};  ///< by feature: -1, 0, +1; empty: none
+  /// Groups of features that may meet on a path, as XGBoost reads them: below a path that tests the
+  /// features P, a feature may be tested if it is in P or some group holds it and all of P.
+  std::vector<std::vector<std::int32_t>> interaction_constraints = {};
   double scale_pos_weight = 1;                ///< factor of the weights of positive rows (logistic)
   std::optional<double> base_score = {};      ///< prediction to start from; none: the best constant
   std::vector<std::string> eval_metric = {};  ///< rmse, mae, logloss, error, auc, mlogloss, merror;
@@ -86,6 +89,9 @@ inline void Options::check(const std::string& function) const {
   expect_option(max_leaves >= 0, function, "max_leaves", ">= 0", max_leaves);
   expect_option(max_depth > 0 || max_leaves > 0, function, "max_depth",
                 "a limit, or one by max_leaves", 0);
+  expect_option(
+      grow_policy != tree::GrowPolicy::symmetric || max_depth <= tree::symmetric_max_depth,
+      function, "max_depth", "at most 16 with grow_policy symmetric", max_depth);
   nonnegative("min_child_weight", min_child_weight);
   nonnegative("gamma", gamma);
   nonnegative("reg_lambda", reg_lambda);
@@ -98,6 +104,11 @@ inline void Options::check(const std::string& function) const {
   expect_option(max_bin >= 2 && max_bin <= 255, function, "max_bin", "2..255", max_bin);
   for (const std::int8_t m : monotone_constraints)
     expect_option(m >= -1 && m <= 1, function, "monotone_constraints", "-1, 0 or 1", m);
+  for (const auto& group : interaction_constraints) {
+    expect_option(!group.empty(), function, "interaction_constraints", "no empty group", 0);
+    for (const std::int32_t f : group)
+      expect_option(f >= 0, function, "interaction_constraints", "numbers of features, >= 0", f);
+  }
   nonnegative("scale_pos_weight", scale_pos_weight);
   if (base_score) {
     const bool finite = detail::is_nonnegative(*base_score < 0 ? -*base_score : *base_score);
@@ -119,6 +130,7 @@ inline tree::GrowOptions Options::grow() const {
   g.precision = histogram_precision;
   g.columns = {colsample_bytree, colsample_bylevel, colsample_bynode};
   g.monotone = monotone_constraints;
+  g.interaction = interaction_constraints;
   g.threads = nthread;
   return g;
 }

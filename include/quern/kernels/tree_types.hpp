@@ -53,6 +53,9 @@ struct SplitResult {
   bool missing_left;
 };
 
+/// Numbers that buffers of gains by bin hold: 255, and as many as a vector may reach beyond.
+inline constexpr std::int32_t split_gain_capacity = 256 + 64;
+
 }  // namespace kernels
 QUERN_NAMESPACE_END
 

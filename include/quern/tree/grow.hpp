@@ -7,15 +7,14 @@
 #define QUERN_TREE_GROW_HPP
 
 #include "quern/core/config.hpp"
-#include "quern/core/error.hpp"
-#include "quern/core/parallel.hpp"
-#include "quern/kernels/kernels.hpp"
 #include "quern/tree/binned_matrix.hpp"
-#include "quern/tree/column_sampler.hpp"
 #include "quern/tree/gradient.hpp"
+#include "quern/tree/grow_options.hpp"
 #include "quern/tree/histogram.hpp"
+#include "quern/tree/node_values.hpp"
 #include "quern/tree/row_partition.hpp"
 #include "quern/tree/split.hpp"
+#include "quern/tree/split_search.hpp"
 #include "quern/tree/tree.hpp"
 
 #include <algorithm>
@@ -28,25 +27,6 @@
 QUERN_NAMESPACE_BEGIN
 namespace tree {
 
-/// Which leaf is split next.
-enum class GrowPolicy : std::uint8_t {
-  depthwise,  ///< all of one depth, then the next
-  lossguide,  ///< the one with the largest gain
-};
-
-/// How a tree is grown; names and defaults as XGBoost's.
-struct GrowOptions {
-  SplitOptions split;
-  double learning_rate = 0.3;   ///< factor of leaf values
-  std::int32_t max_depth = 6;   ///< longest path in edges, 0: no limit
-  std::int32_t max_leaves = 0;  ///< 0: no limit
-  GrowPolicy policy = GrowPolicy::depthwise;
-  HistogramPrecision precision = HistogramPrecision::automatic;
-  ColumnSampling columns;
-  std::vector<std::int8_t> monotone;  ///< (features) -1, 0, +1, or empty
-  int threads = 0;                    ///< 0: default_threads()
-};
-
 /// Grows trees on one binned matrix; memory is kept from tree to tree.
 class Grower {
  public:
@@ -54,81 +34,119 @@ class Grower {
       : data_(&data),
         options_(options),
         histograms_(data, options.threads),
-        partition_(data, options.threads) {}
+        partition_(data, options.threads),
+        search_(data, options_, histograms_) {}
+  Grower(const Grower&) = delete;
+  Grower& operator=(const Grower&) = delete;
 
   /// One tree for \p gradients (rows). Rows not in \p sample (ascending; empty: all) are left out.
   /// \p seed keys the sampling of columns.
   [[nodiscard]] Tree grow(std::span<const GradientPair> gradients,
                           std::span<const std::int32_t> sample, std::uint64_t seed) {
     tree_ = Tree();
+    tree_.symmetric = options_.policy == GrowPolicy::symmetric;
     leaves_.clear();
     frontier_.clear();
-    columns_.reset(data_->features(), options_.columns, seed);
     quantised_.assign(gradients, options_.precision, options_.threads);
     partition_.reset(sample);
-    plant();
-    while (!frontier_.empty()) expand(take_batch());
+    search_.reset(seed, quantised_.scale());
+    Candidate root = plant();
+    if (!may_split(root))
+      retire(root);
+    else if (tree_.symmetric)
+      grow_levels(std::move(root));
+    else
+      grow_leaves(std::move(root));
     finish(gradients);
     return std::move(tree_);
   }
 
-  /// After grow(): the leaves' node numbers and, at the same places, their rows.
+  /// After grow(): the leaves' node numbers and, at the same places, their rows (none in some
+  /// leaves of a symmetric tree).
   [[nodiscard]] std::span<const std::int32_t> leaf_nodes() const noexcept { return leaf_nodes_; }
   [[nodiscard]] std::span<const RowRange> leaf_ranges() const noexcept { return leaf_ranges_; }
   [[nodiscard]] const RowPartition& partition() const noexcept { return partition_; }
   void set_learning_rate(double rate) noexcept { options_.learning_rate = rate; }
 
  private:
-  /// A leaf that may still be split.
-  struct Candidate {
-    std::int32_t node = 0;
-    std::int32_t depth = 0;
-    RowRange range;
-    GradientSum<std::int64_t> sum;  ///< in units of the histogram
-    WeightBounds bounds;
-    NodeHistogram histogram;
-    Split best;
-  };
-
   /// The histogram that a child's one is subtracted from.
   struct Pair {
     Candidate left, right;
     NodeHistogram parent;
   };
 
-  static constexpr std::int64_t feature_chunk = 16;  ///< features a task of the split search
-
-  void plant() {
+  /// The root with its histogram, unless there is nothing to split it by.
+  Candidate plant() {
     Candidate root;
     root.range = partition_.all();
-    if (histograms_.cells() == 0 || root.range.size() < 2) {
-      leaves_.emplace_back(0, root.range);
-      return;
-    }
+    if (histograms_.cells() == 0 || root.range.size() < 2) return root;
     const HistogramBuilder::Request request{partition_.list(root.range), &root.histogram};
     histograms_.build(quantised_, {&request, 1});
     const std::int32_t feature = data_->blocks[0].features[0];
     const std::int64_t first = histograms_.first_cell(feature);
     root.sum = root.histogram.sum(first, first + data_->cuts.bins(feature) + 1);
-    std::vector<Candidate> roots;
-    roots.push_back(std::move(root));
-    admit(std::move(roots));
+    return root;
+  }
+
+  void retire(Candidate& c) {
+    leaves_.emplace_back(c.node, c.range);
+    histograms_.recycle(std::move(c.histogram));
+  }
+
+  [[nodiscard]] bool worth(const Split& split) const {
+    return split.valid() && split.gain > 1e-6 && split.gain >= options_.split.gamma;
+  }
+
+  void grow_leaves(Candidate root) {
+    std::vector<Candidate> fresh;
+    fresh.push_back(std::move(root));
+    admit(std::move(fresh));
+    while (!frontier_.empty()) {
+      std::vector<Candidate> batch = take_batch();
+      if (batch.empty()) break;
+      admit(divide_all(batch));
+    }
+    for (Candidate& c : frontier_) retire(c);
+    frontier_.clear();
   }
 
   /// Searches splits for \p candidates: those that have one join the frontier, the others are
   /// leaves.
   void admit(std::vector<Candidate> candidates) {
-    search(candidates);
+    std::vector<Candidate> open;
     for (Candidate& c : candidates) {
-      const bool worth =
-          c.best.valid() && c.best.gain > 1e-6 && c.best.gain >= options_.split.gamma;
-      if (worth) {
-        frontier_.push_back(std::move(c));
-      } else {
-        leaves_.emplace_back(c.node, c.range);
-        histograms_.recycle(std::move(c.histogram));
-      }
+      if (c.histogram.cells.size() != 0)
+        open.push_back(std::move(c));
+      else
+        retire(c);
     }
+    search_.best_of_each(open);
+    for (Candidate& c : open) {
+      if (worth(c.best))
+        frontier_.push_back(std::move(c));
+      else
+        retire(c);
+    }
+  }
+
+  /// Splits whole levels, each by one test, while that gains something.
+  void grow_levels(Candidate root) {
+    std::vector<Candidate> level;
+    level.push_back(std::move(root));
+    const auto room = [&] {
+      const auto leaves = 2 * static_cast<std::int64_t>(level.size());
+      const auto open = [](const Candidate& c) { return c.histogram.cells.size() != 0; };
+      return level.front().depth < symmetric_max_depth &&
+             (options_.max_leaves <= 0 || leaves <= options_.max_leaves) &&
+             std::any_of(level.begin(), level.end(), open);
+    };
+    while (room()) {
+      const Split split = search_.best_of_level(level);
+      if (!worth(split)) break;
+      for (Candidate& c : level) c.best = split;
+      level = divide_all(level);
+    }
+    for (Candidate& c : level) retire(c);
   }
 
   /// The next leaves to split: all that wait (depth-wise) or the best one (loss-guided; the lowest
@@ -157,18 +175,14 @@ class Grower {
     const std::int64_t room = (std::max)(std::int64_t{0}, options_.max_leaves - now);
     while (static_cast<std::int64_t>(batch.size()) > room) {
       Candidate& last = batch.back();
-      leaves_.emplace_back(last.node, last.range);
-      histograms_.recycle(std::move(last.histogram));
+      retire(last);
       batch.pop_back();
     }
   }
 
-  void expand(std::vector<Candidate> batch) {
-    if (batch.empty()) {
-      for (Candidate& c : frontier_) leaves_.emplace_back(c.node, c.range);
-      frontier_.clear();
-      return;
-    }
+  /// Splits every candidate by its best split. Those of its children that may be split further get
+  /// their histograms; all come back, in order.
+  std::vector<Candidate> divide_all(std::vector<Candidate>& batch) {
     std::vector<RowPartition::Request> moves;
     for (const Candidate& c : batch) moves.push_back({c.range, c.best, 0});
     partition_.split(moves);
@@ -176,16 +190,12 @@ class Grower {
     for (std::size_t i = 0; i < batch.size(); ++i)
       pairs.push_back(divide(batch[i], moves[i].lefts));
     build(pairs);
-    std::vector<Candidate> next;
+    std::vector<Candidate> children;
     for (Pair& pair : pairs) {
-      for (Candidate* child : {&pair.left, &pair.right}) {
-        if (child->histogram.cells.size() != 0)
-          next.push_back(std::move(*child));
-        else
-          leaves_.emplace_back(child->node, child->range);
-      }
+      children.push_back(std::move(pair.left));
+      children.push_back(std::move(pair.right));
     }
-    admit(std::move(next));
+    return children;
   }
 
   /// Makes the tree's node of a candidate's split and its two children.
@@ -203,6 +213,8 @@ class Grower {
     pair.left.depth = pair.right.depth = c.depth + 1;
     pair.left.range = {c.range.begin, c.range.begin + lefts};
     pair.right.range = {c.range.begin + lefts, c.range.end};
+    pair.left.path = pair.right.path = search_.interaction().extended(c.path, c.best.feature);
+    if (c.histogram.cells.size() == 0) return pair;  // of a symmetric tree: too little to split
     const std::int64_t first = histograms_.first_cell(c.best.feature);
     pair.left.sum = c.histogram.sum(first + 1, first + 1 + c.best.bin);
     if (c.best.missing_left) pair.left.sum += c.histogram.sum(first, first + 1);
@@ -215,11 +227,12 @@ class Grower {
   /// A monotone split bounds its children by the middle of their weights.
   void divide_bounds(const Candidate& c, Pair& pair) const {
     pair.left.bounds = pair.right.bounds = c.bounds;
-    if (options_.monotone.empty()) return;
-    const int sign = options_.monotone[static_cast<std::size_t>(c.best.feature)];
+    const int sign = options_.monotone_of(c.best.feature);
     if (sign == 0) return;
-    const double middle = (leaf_weight(in_units(pair.left.sum), options_.split, c.bounds) +
-                           leaf_weight(in_units(pair.right.sum), options_.split, c.bounds)) /
+    const GradientSum<double> left = search_.in_units(pair.left.sum);
+    const GradientSum<double> right = search_.in_units(pair.right.sum);
+    const double middle = (leaf_weight(left, options_.split, c.bounds) +
+                           leaf_weight(right, options_.split, c.bounds)) /
                           2;
     (sign > 0 ? pair.left : pair.right).bounds.upper = middle;
     (sign > 0 ? pair.right : pair.left).bounds.lower = middle;
@@ -227,7 +240,8 @@ class Grower {
 
   [[nodiscard]] bool may_split(const Candidate& c) const {
     if (options_.max_depth > 0 && c.depth >= options_.max_depth) return false;
-    return c.range.size() >= 2 && in_units(c.sum).h >= 2 * options_.split.min_child_weight;
+    return c.range.size() >= 2 && histograms_.cells() != 0 &&
+           search_.in_units(c.sum).h >= 2 * options_.split.min_child_weight;
   }
 
   /// Histograms of the children that may be split: the smaller is built, the larger subtracted.
@@ -239,7 +253,9 @@ class Grower {
       const bool left_smaller = pair.left.range.size() <= pair.right.range.size();
       Candidate& smaller = left_smaller ? pair.left : pair.right;
       Candidate& larger = left_smaller ? pair.right : pair.left;
-      if (may_split(larger)) {
+      if (smaller.range.size() == 0 && may_split(larger)) {  // of a symmetric tree
+        larger.histogram = std::move(pair.parent);
+      } else if (may_split(larger)) {
         requests.push_back({partition_.list(smaller.range), &smaller.histogram});
         subtractions.push_back(
             {&pair.parent, &smaller.histogram, &larger.histogram, larger.range.size()});
@@ -253,81 +269,6 @@ class Grower {
     histograms_.build(quantised_, requests);
     histograms_.subtract(quantised_, subtractions);
     for (NodeHistogram* histogram : spare) histograms_.recycle(std::move(*histogram));
-  }
-
-  [[nodiscard]] GradientSum<double> in_units(const GradientSum<std::int64_t>& sum) const {
-    return {static_cast<double>(sum.g) / quantised_.scale().g,
-            static_cast<double>(sum.h) / quantised_.scale().h};
-  }
-
-  /// Best split of every candidate, over chunks of features in parallel; equal gains go to the
-  /// feature that comes first.
-  void search(std::vector<Candidate>& candidates) {
-    struct Task {
-      std::size_t candidate;
-      std::size_t begin, end;
-      Split best;
-    };
-    std::vector<std::vector<std::int32_t>> features(candidates.size());
-    std::vector<Task> tasks;
-    for (std::size_t c = 0; c < candidates.size(); ++c) {
-      features[c] = columns_.features(candidates[c].depth, candidates[c].node);
-      for (std::size_t b = 0; b < features[c].size(); b += feature_chunk)
-        tasks.push_back({c, b, (std::min)(features[c].size(), b + feature_chunk), {}});
-    }
-    parallel_for(
-        static_cast<std::int64_t>(tasks.size()),
-        [&](std::int64_t t) {
-          Task& task = tasks[static_cast<std::size_t>(t)];
-          const std::span<const std::int32_t> all = features[task.candidate];
-          task.best = search_features(candidates[task.candidate],
-                                      all.subspan(task.begin, task.end - task.begin));
-        },
-        options_.threads);
-    for (const Task& task : tasks) {
-      Split& best = candidates[task.candidate].best;
-      if (task.best.valid() && task.best.gain > best.gain) best = task.best;
-    }
-  }
-
-  Split search_features(const Candidate& c, std::span<const std::int32_t> features) const {
-    const double parent = node_score(in_units(c.sum), options_.split, c.bounds);
-    kernels::SplitScan scan = scan_of(c);
-    Split best;
-    for (const std::int32_t f : features) {
-      const std::int64_t first = histograms_.first_cell(f);
-      if (first < 0) continue;
-      if (!options_.monotone.empty())
-        scan.monotone = options_.monotone[static_cast<std::size_t>(f)];
-      const std::int64_t* cells = c.histogram.cells.data() + first * c.histogram.words;
-      const std::int32_t bins = data_->cuts.bins(f);
-      const kernels::SplitResult found = c.histogram.words == 1
-                                             ? QUERN_DISPATCH(best_split<1>(cells, bins, scan))
-                                             : QUERN_DISPATCH(best_split<2>(cells, bins, scan));
-      if (found.bin > 0 && found.score - parent > best.gain)
-        best = {found.score - parent, f, found.bin, found.missing_left};
-    }
-    return best;
-  }
-
-  [[nodiscard]] kernels::SplitScan scan_of(const Candidate& c) const {
-    const SplitOptions& o = options_.split;
-    kernels::SplitScan scan{};
-    scan.sum_g = static_cast<double>(c.sum.g);
-    scan.sum_h = static_cast<double>(c.sum.h);
-    scan.unit_g = 1 / quantised_.scale().g;
-    scan.unit_h = 1 / quantised_.scale().h;
-    scan.lambda = o.reg_lambda;
-    scan.alpha = o.reg_alpha;
-    scan.min_child_weight = o.min_child_weight;
-    scan.max_delta_step = o.max_delta_step;
-    scan.lower = c.bounds.lower;
-    scan.upper = c.bounds.upper;
-    if (o.max_delta_step > 0) {
-      scan.lower = (std::max)(scan.lower, -o.max_delta_step);
-      scan.upper = (std::min)(scan.upper, o.max_delta_step);
-    }
-    return scan;
   }
 
   /// Values, covers and gains from sums in full precision, children before parents.
@@ -346,47 +287,18 @@ class Grower {
       by_node[static_cast<std::size_t>(leaf_nodes_[i])] = sums[i];
     for (std::size_t i = tree_.nodes.size() - 1; i > 0; --i)
       by_node[static_cast<std::size_t>(tree_.nodes[i].parent)] += by_node[i];
-    value_nodes(by_node);
-  }
-
-  void value_nodes(const std::vector<GradientSum<std::int64_t>>& fixed) {
     const GradientSum<double>& scale = quantised_.sum_scale();
-    std::vector<GradientSum<double>> sums;
-    for (const auto& s : fixed)
-      sums.push_back({static_cast<double>(s.g) / scale.g, static_cast<double>(s.h) / scale.h});
-    std::vector<WeightBounds> bounds(sums.size());
-    for (std::size_t i = 0; i < sums.size(); ++i) {
-      Node& node = tree_.nodes[i];
-      node.cover = sums[i].h;
-      node.value = options_.learning_rate * leaf_weight(sums[i], options_.split, bounds[i]);
-      if (node.is_leaf()) continue;
-      const auto l = static_cast<std::size_t>(node.left), r = static_cast<std::size_t>(node.right);
-      node.gain = node_score(sums[l], options_.split, bounds[i]) +
-                  node_score(sums[r], options_.split, bounds[i]) -
-                  node_score(sums[i], options_.split, bounds[i]);
-      bound_children(node, sums[l], sums[r], bounds);
-    }
-  }
-
-  void bound_children(const Node& node, const GradientSum<double>& left,
-                      const GradientSum<double>& right, std::vector<WeightBounds>& bounds) const {
-    if (options_.monotone.empty()) return;
-    const auto l = static_cast<std::size_t>(node.left), r = static_cast<std::size_t>(node.right);
-    const WeightBounds mine = bounds[static_cast<std::size_t>(tree_.node(node.left).parent)];
-    bounds[l] = bounds[r] = mine;
-    const int sign = options_.monotone[static_cast<std::size_t>(node.feature)];
-    if (sign == 0) return;
-    const double middle =
-        (leaf_weight(left, options_.split, mine) + leaf_weight(right, options_.split, mine)) / 2;
-    bounds[sign > 0 ? l : r].upper = middle;
-    bounds[sign > 0 ? r : l].lower = middle;
+    std::vector<GradientSum<double>> units;
+    for (const auto& sum : by_node)
+      units.push_back({static_cast<double>(sum.g) / scale.g, static_cast<double>(sum.h) / scale.h});
+    set_node_values(tree_, units, options_);
   }
 
   const BinnedMatrix* data_;
   GrowOptions options_;
   HistogramBuilder histograms_;
   RowPartition partition_;
-  ColumnSampler columns_;
+  SplitSearch search_;
   QuantisedGradients quantised_;
   Tree tree_;
   std::vector<Candidate> frontier_;
