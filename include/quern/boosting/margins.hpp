@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Adds new trees to the margins of data sets that lie there as codes.
+
+#ifndef QUERN_BOOSTING_MARGINS_HPP
+#define QUERN_BOOSTING_MARGINS_HPP
+
+#include "quern/boosting/train_state.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/binning.hpp"
+#include "quern/tree/row_reader.hpp"
+#include "quern/tree/tree.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace boosting::detail {
+
+/// Finds leaves by codes: every threshold of the tree must be a cut.
+class CodeWalker {
+ public:
+  CodeWalker(const tree::Tree& tree, const tree::Cuts& cuts) : tree_(&tree) {
+    for (const tree::Node& node : tree.nodes) limits_.push_back(limit_of(node, cuts));
+  }
+
+  /// The leaf that \p row of \p data reaches.
+  [[nodiscard]] std::int32_t leaf(const tree::BinnedMatrix& data, std::int64_t row) const {
+    std::int32_t i = 0;
+    while (!tree_->node(i).is_leaf()) {
+      const tree::Node& n = tree_->node(i);
+      const int c = tree::code(data, row, n.feature);
+      const bool left =
+          c == tree::missing_code ? n.default_left : c <= limits_[static_cast<std::size_t>(i)];
+      i = left ? n.left : n.right;
+    }
+    return i;
+  }
+
+ private:
+  /// Highest code that goes left.
+  static std::int32_t limit_of(const tree::Node& node, const tree::Cuts& cuts) {
+    if (node.is_leaf()) return 0;
+    const auto f = static_cast<std::size_t>(node.feature);
+    const auto begin = cuts.values.begin() + cuts.offsets[f];
+    const auto end = cuts.values.begin() + cuts.offsets[f + 1];
+    return static_cast<std::int32_t>(std::upper_bound(begin, end, node.threshold) - begin) +
+           (node.threshold >= static_cast<double>((std::numeric_limits<float>::max)()) ? 1 : 0);
+  }
+
+  const tree::Tree* tree_;
+  std::vector<std::int32_t> limits_;
+};
+
+inline void add_to_margin(float& margin, double value) {
+  margin = static_cast<float>(static_cast<double>(margin) + value);
+}
+
+/// add(row, value) with what \p tree gives for every row of \p set; blocks of rows in parallel.
+template <class Add>
+void for_each_leaf_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
+                         int threads, const Add& add) {
+  const CodeWalker walker(tree, set.binned.cuts);
+  const tree::RowReader reader(set.data->features, type);
+  parallel_for(
+      block_count(set.rows(), objective_block),
+      [&](std::int64_t b) {
+        const BlockRange block = block_range(set.rows(), objective_block, b);
+        for (std::int64_t row = block.begin; row < block.end; ++row) {
+          const std::int32_t leaf = walker.leaf(set.binned, row);
+          add(row,
+              tree.linear.empty() ? tree.node(leaf).value : reader.leaf_value(tree, leaf, row));
+        }
+      },
+      threads);
+}
+
+}  // namespace boosting::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_BOOSTING_MARGINS_HPP

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// What the parts of training share: data as codes, margins so far, gradients, the model.
+
+#ifndef QUERN_BOOSTING_TRAIN_STATE_HPP
+#define QUERN_BOOSTING_TRAIN_STATE_HPP
+
+#include "quern/boosting/model.hpp"
+#include "quern/boosting/objective.hpp"
+#include "quern/boosting/options.hpp"
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/dataset.hpp"
+#include "quern/tree/gradient.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace boosting::detail {
+
+/// One data set while a model grows.
+struct SetState {
+  std::string name;
+  const tree::Dataset* data = nullptr;
+  Targets targets;
+  tree::BinnedMatrix binned;   ///< empty for boosters without trees
+  std::vector<float> margins;  ///< (rows, outputs)
+
+  [[nodiscard]] std::int64_t rows() const noexcept { return targets.rows(); }
+};
+
+/// All of a run.
+struct TrainState {
+  Options options;
+  double learning_rate = 0;  ///< of this round
+  std::unique_ptr<Objective> objective;
+  SetState train;
+  std::vector<SetState> evals;
+  core::Buffer<tree::GradientPair> gradients;  ///< (outputs, rows)
+  Model model;
+
+  [[nodiscard]] std::span<const tree::GradientPair> gradients_of(std::int64_t output) const {
+    const std::int64_t rows = train.rows();
+    return {gradients.data() + output * rows, static_cast<std::size_t>(rows)};
+  }
+};
+
+/// Gradients at the training rows' margins.
+inline void find_gradients(TrainState& state) {
+  const std::int64_t rows = state.train.rows();
+  parallel_for(
+      block_count(rows, objective_block),
+      [&](std::int64_t b) {
+        const BlockRange block = block_range(rows, objective_block, b);
+        state.objective->gradients(state.train.margins.data(), state.train.targets, block.begin,
+                                   block.end, state.gradients.data());
+      },
+      state.options.nthread);
+}
+
+/// The part of training that differs between boosters.
+class RoundMaker {
+ public:
+  RoundMaker() = default;
+  RoundMaker(const RoundMaker&) = delete;
+  RoundMaker& operator=(const RoundMaker&) = delete;
+  virtual ~RoundMaker() = default;
+
+  /// Round \p number of the model (counted from its first): changes the model and the margins of
+  /// all sets.
+  virtual void round(std::uint64_t number) = 0;
+  /// The round that was just made is the best so far.
+  virtual void mark_best() {}
+  /// Training has ended, early stopping chose \p best (a round of the model). True where the
+  /// model was brought back to that round here, because leaving later rounds out would not.
+  virtual bool return_to_best(std::int64_t best) {
+    (void)best;
+    return false;
+  }
+};
+
+}  // namespace boosting::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_BOOSTING_TRAIN_STATE_HPP
