@@ -117,7 +117,7 @@ class Trainer {
     if (given != 0 && given != data.cols())
       throw ShapeError(error_text(function, "monotone_constraints",
                                   std::to_string(data.cols()) + " (the features) or none", given));
-    for (const auto& group : options_.interaction_constraints)
+    for (const auto& group : state_.options.interaction_constraints)
       for (const std::int32_t f : group)
         if (f >= data.cols())
           throw ShapeError(error_text(function, "interaction_constraints",
