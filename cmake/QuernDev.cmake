@@ -36,7 +36,8 @@ endfunction()
 
 # quern_room_target(room variable): what the sources of a room link.
 function(quern_room_target room variable)
-  if(room STREQUAL "io")
+  # The references of detection are files, which its tests read.
+  if(room STREQUAL "io" OR room STREQUAL "detection")
     set(${variable} quern::io PARENT_SCOPE)
   elseif(room STREQUAL "mpi")
     set(${variable} quern::mpi PARENT_SCOPE)

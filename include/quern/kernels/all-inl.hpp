@@ -4,6 +4,7 @@
 /// The list of all kernels: read once for every target. A new kernel is added here and nowhere
 /// else.
 
+#include "quern/kernels/box_iou-inl.hpp"
 #include "quern/kernels/elementwise-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
