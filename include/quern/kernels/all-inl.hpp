@@ -18,4 +18,5 @@
 #include "quern/kernels/tree_histogram-inl.hpp"
 #include "quern/kernels/tree_partition-inl.hpp"
 #include "quern/kernels/tree_predict-inl.hpp"
+#include "quern/kernels/tree_shap-inl.hpp"
 #include "quern/kernels/tree_split-inl.hpp"

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Why a model predicts what it predicts: Shapley values of its features and of their pairs.
+
+#ifndef QUERN_BOOSTING_EXPLAIN_HPP
+#define QUERN_BOOSTING_EXPLAIN_HPP
+
+#include "quern/boosting/model.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+#include "quern/core/nd_view.hpp"
+#include "quern/tree/dataset.hpp"
+#include "quern/tree/shap.hpp"
+
+#include <cstdint>
+#include <string>
+
+QUERN_NAMESPACE_BEGIN
+namespace boosting {
+
+struct ExplainOptions {
+  std::int64_t rounds = -1;  ///< only the first so many rounds; -1: the best, else all
+  int threads = 0;           ///< 0: the default number
+};
+
+/// Explains a model as it was when this was made; the model itself is not kept. Const and
+/// thread-safe.
+///
+///     const quern::boosting::Explainer explainer(model);
+///     quern::NdArray<double, 3> shap({x.rows(), explainer.outputs(), explainer.features() + 1});
+///     explainer.shap_values(quern::view(x), shap.view());
+///
+/// Values are in margin space, in double, and have the same bits in any batch and for any number
+/// of threads; each row sums to the margin. They equal `pred_contribs` of XGBoost and LightGBM.
+class Explainer {
+ public:
+  /// Throws what Model::check throws, and ValueError for a tree that is deeper than 1024 or tests
+  /// more than 256 features on a path.
+  explicit Explainer(const Model& model)
+      : rounds_(model.rounds()),
+        used_rounds_(model.used_rounds()),
+        trees_per_round_(model.trees_per_round()) {
+    model.check("quern::boosting::Explainer");
+    forest_ = tree::ShapForest(tree::ForestSource{.trees = model.trees,
+                                                  .tree_outputs = model.tree_outputs,
+                                                  .tree_weights = model.tree_weights,
+                                                  .base = model.base_margin,
+                                                  .features = model.features,
+                                                  .input_type = model.input_type});
+  }
+
+  [[nodiscard]] std::int64_t features() const noexcept { return forest_.features; }
+  [[nodiscard]] std::int64_t outputs() const noexcept { return forest_.outputs(); }
+  [[nodiscard]] std::int64_t rounds() const noexcept { return rounds_; }
+
+  /// out(r, k, f) = what feature f adds to margin k of row r, out(r, k, features) = the mean margin
+  /// of the training rows, by the trees' covers. \p features: (rows, features), dense in any order
+  /// or CSR, NaN is missing; \p out: (rows, outputs, features + 1). ShapeError where shapes do not
+  /// fit, ValueError for rounds that the model does not have.
+  void shap_values(const tree::FeatureView& features, NdView<double, 3> out,
+                   const ExplainOptions& options = {}) const {
+    tree::shap_values(forest_, features, out,
+                      {.trees = trees_of(options.rounds), .threads = options.threads});
+  }
+
+  /// out(r, k, f, g), f != g: half of the interaction of features f and g (the matrix is
+  /// symmetric); out(r, k, f, f): the rest of f's own value, so that a row of the matrix sums to
+  /// it; the last row and column hold only the mean, in the corner. \p out: (rows, outputs,
+  /// features + 1, features + 1). Errors as shap_values().
+  void shap_interactions(const tree::FeatureView& features, NdView<double, 4> out,
+                         const ExplainOptions& options = {}) const {
+    tree::shap_interactions(forest_, features, out,
+                            {.trees = trees_of(options.rounds), .threads = options.threads});
+  }
+
+ private:
+  [[nodiscard]] std::int64_t trees_of(std::int64_t rounds) const {
+    if (rounds < -1 || rounds > rounds_)
+      throw ValueError(error_text("quern::boosting::Explainer", "rounds",
+                                  "-1 or 0.." + std::to_string(rounds_), rounds));
+    return (rounds < 0 ? used_rounds_ : rounds) * trees_per_round_;
+  }
+
+  std::int64_t rounds_ = 0;
+  std::int64_t used_rounds_ = 0;
+  std::int64_t trees_per_round_ = 1;
+  tree::ShapForest forest_;
+};
+
+/// Shapley values of a model that is explained once; see Explainer.
+inline void shap_values(const Model& model, const tree::FeatureView& features,
+                        NdView<double, 3> out, const ExplainOptions& options = {}) {
+  Explainer(model).shap_values(features, out, options);
+}
+inline void shap_values(const Explainer& explainer, const tree::FeatureView& features,
+                        NdView<double, 3> out, const ExplainOptions& options = {}) {
+  explainer.shap_values(features, out, options);
+}
+
+/// Interaction values of a model that is explained once; see Explainer.
+inline void shap_interactions(const Model& model, const tree::FeatureView& features,
+                              NdView<double, 4> out, const ExplainOptions& options = {}) {
+  Explainer(model).shap_interactions(features, out, options);
+}
+inline void shap_interactions(const Explainer& explainer, const tree::FeatureView& features,
+                              NdView<double, 4> out, const ExplainOptions& options = {}) {
+  explainer.shap_interactions(features, out, options);
+}
+
+}  // namespace boosting
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_BOOSTING_EXPLAIN_HPP
