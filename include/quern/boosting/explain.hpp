@@ -7,6 +7,7 @@
 #define QUERN_BOOSTING_EXPLAIN_HPP
 
 #include "quern/boosting/model.hpp"
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/nd_view.hpp"
@@ -15,9 +16,34 @@
 
 #include <cstdint>
 #include <string>
+#include <variant>
+#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace boosting {
+
+namespace detail {
+
+/// use(row, column, value) for every value that is not missing.
+template <class T, class Use>
+void for_each_value(const MatrixView<const T>& x, const Use& use) {
+  for (Index r = 0; r < x.rows(); ++r) {
+    for (Index f = 0; f < x.cols(); ++f)
+      if (!is_nan_bits(x(r, f))) use(r, f, x(r, f));
+  }
+}
+template <class T, class Use>
+void for_each_value(const tree::CsrView<T>& x, const Use& use) {
+  for (std::int64_t r = 0; r < x.rows(); ++r) {
+    const std::int64_t end = x.row_offsets[static_cast<std::size_t>(r) + 1];
+    for (std::int64_t i = x.row_offsets[static_cast<std::size_t>(r)]; i < end; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (!is_nan_bits(x.values[at])) use(r, std::int64_t{x.columns[at]}, x.values[at]);
+    }
+  }
+}
+
+}  // namespace detail
 
 struct ExplainOptions {
   std::int64_t rounds = -1;  ///< only the first so many rounds; -1: the best, else all
@@ -35,12 +61,13 @@ struct ExplainOptions {
 /// of threads; each row sums to the margin. They equal `pred_contribs` of XGBoost and LightGBM.
 class Explainer {
  public:
-  /// Throws what Model::check throws, and ValueError for a tree that is deeper than 1024 or tests
-  /// more than 256 features on a path.
+  /// Throws what Model::check throws, and ValueError for a tree that is deeper than 1024, tests
+  /// more than 256 features on a path or has linear leaves.
   explicit Explainer(const Model& model)
       : rounds_(model.rounds()),
         used_rounds_(model.used_rounds()),
-        trees_per_round_(model.trees_per_round()) {
+        trees_per_round_(model.trees_per_round()),
+        linear_weights_(model.linear_weights) {
     model.check("quern::boosting::Explainer");
     forest_ = tree::ShapForest(tree::ForestSource{.trees = model.trees,
                                                   .tree_outputs = model.tree_outputs,
@@ -60,6 +87,7 @@ class Explainer {
   /// fit, ValueError for rounds that the model does not have.
   void shap_values(const tree::FeatureView& features, NdView<double, 3> out,
                    const ExplainOptions& options = {}) const {
+    if (!linear_weights_.empty()) return linear_values(features, out);
     tree::shap_values(forest_, features, out,
                       {.trees = trees_of(options.rounds), .threads = options.threads});
   }
@@ -70,11 +98,60 @@ class Explainer {
   /// features + 1, features + 1). Errors as shap_values().
   void shap_interactions(const tree::FeatureView& features, NdView<double, 4> out,
                          const ExplainOptions& options = {}) const {
+    if (!linear_weights_.empty()) return linear_interactions(features, out);
     tree::shap_interactions(forest_, features, out,
                             {.trees = trees_of(options.rounds), .threads = options.threads});
   }
 
  private:
+  /// A linear model adds w x for each feature that is there: to the mean of a model without data,
+  /// which is its bias.
+  void linear_values(const tree::FeatureView& features, NdView<double, 3> out) const {
+    static constexpr const char* function = "quern::boosting::Explainer::shap_values";
+    const Shape<3> shape = {
+        std::visit([](const auto& x) { return tree::detail::rows_of(x); }, features), outputs(),
+        this->features() + 1};
+    const std::int64_t cols =
+        std::visit([](const auto& x) { return tree::detail::cols_of(x); }, features);
+    if (cols != this->features())
+      throw ShapeError(
+          error_text(function, "features", std::to_string(this->features()) + " columns", cols));
+    expect_shape(function, "out", out, shape);
+    const auto weight = [&](std::int64_t f, std::int64_t k) {
+      return linear_weights_[static_cast<std::size_t>(f * outputs() + k)];
+    };
+    for (Index r = 0; r < out.extent(0); ++r) {
+      for (Index k = 0; k < out.extent(1); ++k) {
+        for (Index f = 0; f < cols; ++f) out(r, k, f) = 0;
+        out(r, k, cols) = forest_.base[static_cast<std::size_t>(k)] + weight(cols, k);
+      }
+    }
+    std::visit(
+        [&](const auto& x) {
+          tree::detail::check_features(function, x);
+          detail::for_each_value(x, [&](std::int64_t r, std::int64_t f, auto value) {
+            const double v = forest_.compares_doubles()
+                                 ? static_cast<double>(value)
+                                 : static_cast<double>(static_cast<float>(value));
+            for (Index k = 0; k < out.extent(1); ++k) out(r, k, f) = weight(f, k) * v;
+          });
+        },
+        features);
+  }
+
+  void linear_interactions(const tree::FeatureView& features, NdView<double, 4> out) const {
+    const std::int64_t n = this->features() + 1;
+    expect_shape("quern::boosting::Explainer::shap_interactions", "out", out,
+                 {out.extent(0), outputs(), n, n});
+    for (Index r = 0; r < out.extent(0); ++r)
+      for (Index k = 0; k < out.extent(1); ++k)
+        for (Index f = 0; f < n; ++f)
+          for (Index g = 0; g < n; ++g) out(r, k, f, g) = 0;
+    linear_values(features,
+                  NdView<double, 3>(out.data(), {out.extent(0), out.extent(1), n},
+                                    {out.stride(0), out.stride(1), out.stride(2) + out.stride(3)}));
+  }
+
   [[nodiscard]] std::int64_t trees_of(std::int64_t rounds) const {
     if (rounds < -1 || rounds > rounds_)
       throw ValueError(error_text("quern::boosting::Explainer", "rounds",
@@ -85,6 +162,7 @@ class Explainer {
   std::int64_t rounds_ = 0;
   std::int64_t used_rounds_ = 0;
   std::int64_t trees_per_round_ = 1;
+  std::vector<double> linear_weights_;  ///< (features + 1, outputs), or empty: trees
   tree::ShapForest forest_;
 };
 

@@ -43,8 +43,8 @@ class ShapForest {
  public:
   ShapForest() = default;
   /// Trees must have passed Tree::check. Throws ShapeError where lengths do not fit each other,
-  /// ValueError for an output out of range, a tree deeper than 1024, one that tests more than 256
-  /// features on a path.
+  /// ValueError for an output out of range and a tree that is deeper than 1024, tests more than 256
+  /// features on a path or has linear leaves.
   explicit ShapForest(const ForestSource& source);
 
   [[nodiscard]] std::int64_t trees() const noexcept { return source_trees; }
@@ -111,6 +111,9 @@ inline void ShapForest::check(const ForestSource& source) {
     if (output < 0 ||
         output + source.trees[t].outputs > static_cast<std::int64_t>(source.base.size()))
       throw ValueError(error_text(function, "tree_outputs", "outputs that have a base", output));
+    if (!source.trees[t].linear.empty())
+      throw ValueError(error_text(function, "tree " + std::to_string(t), "constant leaves",
+                                  "linear ones, whose Shapley values are not defined by paths"));
   }
 }
 

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Explaining XGBoost's own models: Shapley values and interactions that XGBoost 3.2 gave for them
+/// (tests/reference/trees/make_xgboost.py).
+
+#include "quern/boosting/explain.hpp"
+#include "quern/core/nd_array.hpp"
+#include "quern/io/npy.hpp"
+#include "quern/io/xgboost_json.hpp"
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include <gtest/gtest.h>
+
+namespace quern::test::explain_reference {
+namespace {
+
+std::string reference(const std::string& name) {
+  return std::string(QUERN_TEST_REFERENCE_DIR) + "/trees/" + name;
+}
+
+/// Models of every kind: weights, categories, dart, classes, constraints, leaves set afterwards.
+class ShapReference : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    if (GetParam().starts_with("xgb_cat")) x_(2, x_.extent(1) - 1) = 11;
+  }
+
+  boosting::Model model_ = io::load_xgboost_json(reference(GetParam() + ".json"));
+  NdArray<float, 2> x_ = io::read_npy<float, 2>(reference("Xt.npy"));
+};
+
+// XGBoost sums in float: its own rows differ from its margins by some 1e-6.
+TEST_P(ShapReference, ValuesAreXgboosts) {
+  const auto expected = io::read_npy<float>(reference(GetParam() + "_shap.npy"));
+  const boosting::Explainer explainer(model_);
+  NdArray<double, 3> got({x_.extent(0), explainer.outputs(), explainer.features() + 1});
+  explainer.shap_values(MatrixView<const float>(x_.view()), got.view());
+  ASSERT_EQ(static_cast<std::size_t>(got.size()), expected.values.size());
+  for (std::size_t i = 0; i < expected.values.size(); ++i) {
+    const auto e = static_cast<double>(expected.values[i]);
+    ASSERT_NEAR(got.data()[i], e, 1e-5 * (1 + std::abs(e))) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Xgboost, ShapReference,
+                         testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w",
+                                         "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
+                                         "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",
+                                         "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart"),
+                         [](const auto& model) { return model.param; });
+
+TEST(ShapReference, InteractionsAreXgboosts) {
+  for (const std::string name : {"xgb_reg", "xgb_bin"}) {
+    const auto expected = io::read_npy<float, 3>(reference(name + "_shap_inter.npy"));
+    const NdArray<float, 2> x = io::read_npy<float, 2>(reference("Xt.npy"));
+    const std::int64_t rows = expected.extent(0), n = expected.extent(1);
+    NdArray<double, 4> got({rows, 1, n, n});
+    boosting::shap_interactions(io::load_xgboost_json(reference(name + ".json")),
+                                MatrixView<const float>(x.data(), {rows, x.extent(1)}), got.view());
+    for (std::int64_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(got.data()[i], static_cast<double>(expected.data()[i]), 2e-5) << name << " " << i;
+  }
+}
+
+}  // namespace
+}  // namespace quern::test::explain_reference
