@@ -48,8 +48,8 @@ inline std::int64_t shap_trees(const char* function, const ShapForest& forest, s
 /// Checks shapes, then calls use(tile, first row, rows) for every tile, on several threads.
 template <int Rank, class Use>
 void for_each_shap_tile(const char* function, const ShapForest& forest, const FeatureView& features,
-                        const NdView<double, Rank>& out, std::int64_t tile_rows, std::int64_t pairs,
-                        int threads, const Use& use) {
+                        const NdView<double, Rank>& out, std::int64_t rows_a_tile,
+                        std::int64_t pairs, int threads, const Use& use) {
   std::visit(
       [&](const auto& x) {
         using Value = typename ShapSource<std::remove_cvref_t<decltype(x)>>::type;
@@ -64,9 +64,9 @@ void for_each_shap_tile(const char* function, const ShapForest& forest, const Fe
         check_features(function, x);
         const auto run = [&](auto compare) {
           parallel_for(
-              block_count(rows, tile_rows),
+              block_count(rows, rows_a_tile),
               [&](std::int64_t b) {
-                const BlockRange range = block_range(rows, tile_rows, b);
+                const BlockRange range = block_range(rows, rows_a_tile, b);
                 const ScratchLease lease(*forest.scratch);
                 ShapTile<decltype(compare)> tile(forest, lease.scratch(), range.size(), pairs);
                 tile.load(x, range.begin);
