@@ -13,6 +13,7 @@
 #include "quern/core/config.hpp"
 #include "quern/kernels/tree_types.hpp"
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include <cstdint>
@@ -44,6 +45,57 @@ std::int64_t partition_rows(const std::uint8_t* HWY_RESTRICT column, std::uint8_
     for (std::int64_t i = 0; i < rows.size; ++i) place(static_cast<Index>(rows.first + i));
   } else {
     for (std::int64_t i = 0; i < rows.size; ++i) place(rows.index[i]);
+  }
+  return left - out;
+}
+
+/// The same by a feature of a sparse block, which owns the cells [test.first, test.end): rows go
+/// left that list a cell of [test.left_first, test.left_end), and those that list none of the
+/// feature's where the default code goes left. Rows of few entries are compared whole, since a
+/// search would be mispredicted at every step.
+template <class Index>
+std::int64_t partition_sparse_rows(const SparseCodes& block, const SparseTest& test,
+                                   const RowList& rows, Index* out) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  if (rows.size == 0) return 0;
+  constexpr std::int64_t kAhead = 16;
+  const hn::ScalableTag<std::uint16_t> d;
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto first = static_cast<std::uint16_t>(test.first);
+  const auto cells = static_cast<std::uint16_t>(test.end - test.first);
+  const auto left_first = static_cast<std::uint16_t>(test.left_first);
+  const auto left_cells = static_cast<std::uint16_t>(test.left_end - test.left_first);
+  const auto v_first = hn::Set(d, first), v_left_first = hn::Set(d, left_first);
+  const auto v_cells = hn::Set(d, cells), v_left_cells = hn::Set(d, left_cells);
+  Index* left = out;
+  Index* right = out + rows.size - 1;
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    const std::int64_t row = rows.index == nullptr ? rows.first + i : rows.index[i];
+    if (rows.index != nullptr && i + kAhead < rows.size) {
+      if (i + 2 * kAhead < rows.size) hwy::Prefetch(block.row_offsets + rows.index[i + 2 * kAhead]);
+      hwy::Prefetch(block.entries + block.row_offsets[rows.index[i + kAhead]]);
+    }
+    const std::uint16_t* HWY_RESTRICT entry = block.entries + block.row_offsets[row];
+    const std::uint16_t* const end = block.entries + block.row_offsets[row + 1];
+    // An entry e is in [a, a + n) where min(e - a, n) != n, in arithmetic modulo 2^16.
+    auto any = hn::Zero(d), any_left = hn::Zero(d);
+    for (; entry + lanes <= end; entry += lanes) {
+      const auto e = hn::LoadU(d, entry);
+      any = hn::Or(any, hn::Xor(hn::Min(hn::Sub(e, v_first), v_cells), v_cells));
+      any_left =
+          hn::Or(any_left, hn::Xor(hn::Min(hn::Sub(e, v_left_first), v_left_cells), v_left_cells));
+    }
+    bool stored = !hn::AllTrue(d, hn::Eq(any, hn::Zero(d)));
+    bool goes_left = !hn::AllTrue(d, hn::Eq(any_left, hn::Zero(d)));
+    for (; entry < end; ++entry) {
+      stored |= static_cast<std::uint16_t>(*entry - first) < cells;
+      goes_left |= static_cast<std::uint16_t>(*entry - left_first) < left_cells;
+    }
+    goes_left |= !stored & test.default_left;
+    *left = static_cast<Index>(row);
+    *right = static_cast<Index>(row);
+    left += goes_left;
+    right -= !goes_left;
   }
   return left - out;
 }

@@ -250,6 +250,33 @@ SplitResult best_split(const std::int64_t* cells, std::int32_t bins, const Split
   return best;
 }
 
+/// Most features that best_single_bin() takes at once.
+constexpr std::int32_t kSingleBins = 256;
+
+/// Best split among \p count features that have a single bin (one-hot columns): feature i's present
+/// rows are in the second of its cells, `cells + offsets[i] * kWords` being the first. The result's
+/// bin is the place of the feature, from 1; present rows go left. The same scores as
+/// best_split()'s.
+template <int kWords>
+SplitResult best_single_bin(const std::int64_t* cells, const std::int64_t* offsets,
+                            std::int32_t count, const SplitScan& s) {
+  namespace hn = hwy::HWY_NAMESPACE;
+  SplitPrefix prefix;
+  SplitResult best{-1e300, 0, false};
+  for (std::int32_t i = 0; i < count; ++i) {
+    const std::int64_t* at = cells + (offsets[i] + 1) * kWords;
+    prefix.g[i] = static_cast<double>(kWords == 1 ? at[0] >> 32 : at[0]);
+    prefix.h[i] = static_cast<double>(kWords == 1 ? at[0] & 0xffffffff : at[1]);
+  }
+  const auto lanes = static_cast<std::int32_t>(hn::Lanes(hn::ScalableTag<double>()));
+  for (std::int32_t i = count; i < count + lanes; ++i) prefix.g[i] = prefix.h[i] = 0;
+  if (has_bounds(s))
+    scan_prefix<true>(prefix, count, s, 0, 0, false, best);
+  else
+    scan_prefix<false>(prefix, count, s, 0, 0, false, best);
+  return best;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 QUERN_NAMESPACE_END

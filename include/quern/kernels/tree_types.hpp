@@ -28,6 +28,13 @@ struct SparseCodes {
   const std::int64_t* row_offsets;
 };
 
+/// A split by one feature of a sparse block, as cells of the block.
+struct SparseTest {
+  std::int32_t first, end;            ///< the feature's cells
+  std::int32_t left_first, left_end;  ///< those that go left
+  bool default_left;                  ///< where rows go that list none of them
+};
+
 /// Rows index[0 .. size), or first .. first + size - 1 where index is null.
 struct RowList {
   const std::int32_t* index;

@@ -50,11 +50,20 @@ enum class BlockLayout : std::uint8_t {
 /// A group of features whose histogram fits the second-level cache. The histogram of a block has
 /// `cells` cells: feature `features[j]` owns cells [cell_offsets[j], cell_offsets[j + 1]), one for
 /// each code from 0 (missing) to its number of bins.
+///
+/// Features of which no row has two away from their default codes (the columns of a one-hot
+/// encoding, say) may share a byte column of a dense block, a bundle: byte b > 0 of column c is
+/// cell column_cells[c] + b, which tells the feature and its code; byte 0 is every feature's
+/// default. A bundle's byte column counts all rows, so the defaults' cells follow from its total.
 struct FeatureBlock {
   BlockLayout layout = BlockLayout::dense;
   std::vector<std::int32_t> features;       ///< original column numbers
   std::vector<std::int32_t> cell_offsets;   ///< (features + 1)
-  std::vector<std::uint8_t> default_codes;  ///< sparse: the code that is not stored, by feature
+  std::vector<std::uint8_t> default_codes;  ///< the code that is not stored, by feature: sparse
+                                            ///< blocks and bundles
+  std::vector<std::int32_t> column_of;      ///< dense: byte column of each feature, where some are
+                                            ///< bundled; empty: a column each
+  std::vector<std::int32_t> column_cells;   ///< dense with bundles: first cell of each byte column
   std::int32_t stride = 0;                  ///< dense: bytes a row, a multiple of 8 (padding is 0)
   core::Buffer<std::uint8_t> codes;         ///< dense: (rows, stride)
   core::Buffer<std::int64_t> row_offsets;   ///< sparse: (rows + 1)
@@ -64,14 +73,39 @@ struct FeatureBlock {
   [[nodiscard]] std::int32_t size() const noexcept {
     return static_cast<std::int32_t>(features.size());
   }
+  /// Dense: byte columns, and the first cell of each.
+  [[nodiscard]] std::int32_t columns() const noexcept {
+    return column_of.empty() ? size() : static_cast<std::int32_t>(column_cells.size());
+  }
+  [[nodiscard]] const std::int32_t* first_cells() const noexcept {
+    return column_of.empty() ? cell_offsets.data() : column_cells.data();
+  }
+  /// Whether the \p j-th feature is in a bundle. A bundle's features follow each other.
+  [[nodiscard]] bool shares_column(std::size_t j) const noexcept {
+    if (column_of.empty()) return false;
+    return (j > 0 && column_of[j - 1] == column_of[j]) ||
+           (j + 1 < column_of.size() && column_of[j + 1] == column_of[j]);
+  }
+};
+
+/// The bytes that tell one feature's code, a row after the other: byte b is code b - shift, and
+/// where that is none of the feature's (shared columns only: 0, or another feature's), the default.
+struct CodeColumn {
+  const std::uint8_t* codes = nullptr;
+  std::int32_t shift = 0;
+  std::int32_t end = 256;  ///< byte after the feature's last
+  bool shared = false;
+  std::uint8_t default_code = missing_code;
 };
 
 /// A data set after binning: row-wise blocks to sum gradients over, columns to route rows by.
 struct BinnedMatrix {
   std::int64_t rows = 0;
   Cuts cuts;
-  std::vector<FeatureBlock> blocks;    ///< every feature with at least two codes in use, once
-  core::Buffer<std::uint8_t> columns;  ///< (features, rows) codes; empty for very sparse input
+  std::vector<FeatureBlock> blocks;         ///< every feature with at least two codes in use, once
+  core::Buffer<std::uint8_t> columns;       ///< (features, rows) codes; empty for very sparse input
+  core::Buffer<std::uint8_t> byte_columns;  ///< very sparse input: the dense blocks' byte columns,
+                                            ///< block after block, (columns, rows)
   std::vector<std::int32_t> block_of;  ///< (features): index into blocks, -1 for a constant column
   std::vector<std::int32_t> place_in_block;  ///< (features): position in that block
   std::vector<std::uint8_t> constant_codes;  ///< (features): the only code of a constant column
@@ -80,6 +114,29 @@ struct BinnedMatrix {
   /// Codes of column \p f, or null when columns are not kept.
   [[nodiscard]] const std::uint8_t* column(std::int32_t f) const noexcept {
     return columns.size() == 0 ? nullptr : columns.data() + static_cast<std::int64_t>(f) * rows;
+  }
+  /// A column to route rows of feature \p f by, its own or a shared one; without codes where there
+  /// is none (sparse blocks, constant features, columns that were not kept).
+  [[nodiscard]] CodeColumn code_column(std::int32_t f) const noexcept {
+    if (const std::uint8_t* own = column(f)) return {own};
+    const auto i = static_cast<std::size_t>(f);
+    if (block_of[i] < 0 || byte_columns.size() == 0) return {};
+    const auto b = static_cast<std::size_t>(block_of[i]);
+    const FeatureBlock& block = blocks[b];
+    if (block.layout == BlockLayout::sparse) return {};
+    const auto j = static_cast<std::size_t>(place_in_block[i]);
+    std::int64_t at = block.column_of.empty() ? place_in_block[i] : block.column_of[j];
+    for (std::size_t k = 0; k < b; ++k)
+      if (blocks[k].layout == BlockLayout::dense) at += blocks[k].columns();
+    CodeColumn result{byte_columns.data() + at * rows};
+    if (!block.column_of.empty()) {
+      const auto c = static_cast<std::size_t>(block.column_of[j]);
+      result.shift = block.cell_offsets[j] - block.column_cells[c];
+      result.end = block.cell_offsets[j + 1] - block.column_cells[c];
+      result.shared = block.shares_column(j);
+      result.default_code = block.default_codes[j];
+    }
+    return result;
   }
 };
 
@@ -97,6 +154,17 @@ inline std::uint8_t sparse_code(const FeatureBlock& block, std::int64_t row, std
   return stored ? static_cast<std::uint8_t>(*found - first) : block.default_codes[j];
 }
 
+/// The same for a dense block that has bundles.
+inline std::uint8_t bundled_code(const FeatureBlock& block, std::int64_t row, std::int32_t place) {
+  const auto j = static_cast<std::size_t>(place);
+  const std::int32_t c = block.column_of[j];
+  const std::uint8_t byte = block.codes[static_cast<std::size_t>(row * block.stride + c)];
+  if (!block.shares_column(j)) return byte;
+  const std::int32_t cell = block.column_cells[static_cast<std::size_t>(c)] + byte;
+  const bool mine = byte != 0 && cell >= block.cell_offsets[j] && cell < block.cell_offsets[j + 1];
+  return mine ? static_cast<std::uint8_t>(cell - block.cell_offsets[j]) : block.default_codes[j];
+}
+
 }  // namespace detail
 
 /// Code of one value, from whatever layout holds it; \p row and \p feature are not checked. In a
@@ -109,6 +177,7 @@ inline std::uint8_t sparse_code(const FeatureBlock& block, std::int64_t row, std
   const FeatureBlock& block = m.blocks[static_cast<std::size_t>(m.block_of[f])];
   const std::int32_t place = m.place_in_block[f];
   if (block.layout == BlockLayout::sparse) return detail::sparse_code(block, row, place);
+  if (!block.column_of.empty()) return detail::bundled_code(block, row, place);
   return block.codes[static_cast<std::size_t>(row * block.stride + place)];
 }
 

@@ -26,6 +26,7 @@ struct BinOptions {
   int threads = 0;           ///< 0: the default
   bool keep_columns = true;  ///< keep the column-major copy, by which rows are routed
   bool fill_blocks = true;   ///< build the row-wise blocks; data to be evaluated alone needs none
+  bool bundle = true;        ///< let exclusive features share byte columns; changes no result
 };
 
 /// Cut points of every feature of \p data: at most \p max_bin (2 .. 255) bins each, at quantiles of
@@ -63,10 +64,14 @@ struct BinOptions {
   m.cuts = cuts;
   std::visit(
       [&](const auto& features) {
-        detail::bin_features(features, options.fill_blocks, options.threads, m);
+        const detail::BlockUse use{options.fill_blocks, options.fill_blocks && options.bundle};
+        detail::bin_features(features, use, options.threads, m);
       },
       data.features);
-  if (!options.keep_columns && options.fill_blocks) m.columns = {};
+  if (!options.keep_columns && options.fill_blocks) {
+    m.columns = {};
+    m.byte_columns = {};
+  }
   return m;
 }
 

@@ -151,15 +151,15 @@ void check_features(const std::string& function, const CsrView<T>& m) {
   for (std::int64_t row = 0; row < m.rows(); ++row) {
     const std::int64_t begin = m.row_offsets[static_cast<std::size_t>(row)];
     const std::int64_t end = m.row_offsets[static_cast<std::size_t>(row) + 1];
-    const std::string where = "CSR row " + std::to_string(row);
+    const auto where = [row] { return "CSR row " + std::to_string(row); };
     if (begin > end || end > stored)
-      throw ShapeError(error_text(function, where, "ascending offsets within the values", end));
+      throw ShapeError(error_text(function, where(), "ascending offsets within the values", end));
     std::int64_t before = -1;
     for (std::int64_t i = begin; i < end; ++i) {
       const std::int64_t column = m.columns[static_cast<std::size_t>(i)];
       if (column <= before || column >= m.cols)
         throw ShapeError(error_text(
-            function, where, "ascending columns in 0.." + std::to_string(m.cols - 1), column));
+            function, where(), "ascending columns in 0.." + std::to_string(m.cols - 1), column));
       before = column;
     }
   }

@@ -94,7 +94,7 @@ class HistogramBuilder {
           run(gradients, requests[task.request], task, locks[task.request]);
         },
         threads_);
-    complete_sparse(requests);
+    complete_defaults(requests);
   }
 
   void subtract(const QuantisedGradients& gradients, std::span<const Subtraction> subtractions) {
@@ -196,8 +196,8 @@ class HistogramBuilder {
   static void add_rows(const QuantisedGradients& gradients, const FeatureBlock& block,
                        const kernels::RowList& rows, std::int64_t* into) {
     if (block.layout == BlockLayout::dense) {
-      const kernels::DenseCodes codes{block.codes.data(), block.cell_offsets.data(), block.stride,
-                                      block.size()};
+      const kernels::DenseCodes codes{block.codes.data(), block.first_cells(), block.stride,
+                                      block.columns()};
       if (gradients.words() == 1)
         QUERN_DISPATCH(histogram_dense<1>(codes, rows, gradients.data(), into));
       else
@@ -218,32 +218,57 @@ class HistogramBuilder {
     return mine.data();
   }
 
-  /// Fills the cells that sparse rows do not store: a feature's default is the rest of the total.
-  void complete_sparse(std::span<const Request> requests) {
+  /// Fills the cells of default codes that sparse rows and bundles do not store: the rest of the
+  /// total.
+  void complete_defaults(std::span<const Request> requests) {
+    const auto leaves_out = [](const FeatureBlock& block) { return !block.default_codes.empty(); };
+    if (std::none_of(data_->blocks.begin(), data_->blocks.end(), leaves_out)) return;
     parallel_for(
         static_cast<std::int64_t>(requests.size()),
         [&](std::int64_t r) {
           NodeHistogram& histogram = *requests[static_cast<std::size_t>(r)].histogram;
           for (std::size_t b = 0; b < data_->blocks.size(); ++b) {
-            if (data_->blocks[b].layout == BlockLayout::sparse) complete_block(histogram, b);
+            const FeatureBlock& block = data_->blocks[b];
+            std::int64_t* cells = histogram.cells.data() + block_cells_[b] * histogram.words;
+            if (block.layout == BlockLayout::sparse)
+              complete_sparse(block, cells, histogram.words);
+            else if (!block.column_of.empty())
+              complete_bundles(block, cells, histogram.words);
           }
         },
         threads_);
   }
 
-  void complete_block(NodeHistogram& histogram, std::size_t b) const {
-    const FeatureBlock& block = data_->blocks[b];
-    const int words = histogram.words;
-    std::int64_t* cells = histogram.cells.data() + block_cells_[b] * words;
+  /// The cell of feature \p j's default code, itself still zero, from the total of its rows.
+  static void complete_feature(const FeatureBlock& block, std::size_t j, const std::int64_t* total,
+                               std::int64_t* cells, int words) {
+    const std::int64_t begin = block.cell_offsets[j], end = block.cell_offsets[j + 1];
+    std::int64_t* rest = cells + (begin + block.default_codes[j]) * words;
+    std::int64_t sum[2] = {0, 0};
+    for (std::int64_t c = begin; c < end; ++c)
+      for (int w = 0; w < words; ++w) sum[w] += cells[c * words + w];
+    for (int w = 0; w < words; ++w) rest[w] = total[w] - sum[w];
+  }
+
+  static void complete_sparse(const FeatureBlock& block, std::int64_t* cells, int words) {
     const std::int64_t* total = cells + std::int64_t{block.cells()} * words;
-    for (std::size_t j = 0; j < block.features.size(); ++j) {
-      const std::int64_t begin = block.cell_offsets[j], end = block.cell_offsets[j + 1];
-      std::int64_t* rest = cells + (begin + block.default_codes[j]) * words;
-      for (int w = 0; w < words; ++w) {
-        std::int64_t sum = 0;  // the default cell itself is still zero
-        for (std::int64_t c = begin; c < end; ++c) sum += cells[c * words + w];
-        rest[w] = total[w] - sum;
+    for (std::size_t j = 0; j < block.features.size(); ++j)
+      complete_feature(block, j, total, cells, words);
+  }
+
+  /// A bundle's first cell counts the rows in which all its features have their defaults.
+  static void complete_bundles(const FeatureBlock& block, std::int64_t* cells, int words) {
+    for (std::size_t j = 0; j < block.features.size();) {
+      std::size_t end = j + 1;
+      while (end < block.features.size() && block.column_of[end] == block.column_of[j]) ++end;
+      if (end > j + 1) {
+        std::int64_t total[2] = {0, 0};
+        for (std::int64_t c = block.cell_offsets[j]; c < block.cell_offsets[end]; ++c)
+          for (int w = 0; w < words; ++w) total[w] += cells[c * words + w];
+        for (int w = 0; w < words; ++w) cells[block.cell_offsets[j] * words + w] = 0;
+        for (std::size_t k = j; k < end; ++k) complete_feature(block, k, total, cells, words);
       }
+      j = end;
     }
   }
 

@@ -143,12 +143,17 @@ class RowPartition {
   std::int64_t route(const Split& split, RowRange range) {
     const kernels::RowList rows = list(range);
     std::int32_t* out = moved_.data() + range.begin;
-    const std::uint8_t* column = data_->column(split.feature);
+    const CodeColumn column = data_->code_column(split.feature);
+    if (column.shared) return route_shared(split, column, rows, out);
     // Codes 1 .. bin go left, and the missing code 0 with them or not.
     const std::uint8_t first = split.missing_left ? 0 : 1;
     const std::int32_t count = split.bin + (split.missing_left ? 1 : 0);
-    if (column != nullptr) {
-      return QUERN_DISPATCH(partition_rows<std::int32_t>(column, first, count, rows, out));
+    if (column.codes != nullptr)
+      return QUERN_DISPATCH(partition_rows<std::int32_t>(column.codes, first, count, rows, out));
+    const auto f = static_cast<std::size_t>(split.feature);
+    if (data_->block_of[f] >= 0) {
+      const FeatureBlock& block = data_->blocks[static_cast<std::size_t>(data_->block_of[f])];
+      if (block.layout == BlockLayout::sparse) return route_sparse(split, block, rows, out);
     }
     std::int32_t* left = out;
     std::int32_t* right = out + rows.size - 1;
@@ -161,6 +166,32 @@ class RowPartition {
         *right-- = static_cast<std::int32_t>(row);
     }
     return left - out;
+  }
+
+  /// By a bundle's byte column. Other features' bytes stand for the default code; where that goes
+  /// left, the bytes that do not go left are the codes above the split.
+  static std::int64_t route_shared(const Split& split, const CodeColumn& column,
+                                   const kernels::RowList& rows, std::int32_t* out) {
+    const bool default_left =
+        column.default_code == missing_code ? split.missing_left : column.default_code <= split.bin;
+    const std::int32_t above = column.shift + split.bin + 1;
+    const std::int32_t first = default_left ? column.end : column.shift + 1;
+    const std::int32_t count = default_left ? 256 - (column.end - above) : split.bin;
+    return QUERN_DISPATCH(partition_rows<std::int32_t>(
+        column.codes, static_cast<std::uint8_t>(first), count, rows, out));
+  }
+
+  std::int64_t route_sparse(const Split& split, const FeatureBlock& block,
+                            const kernels::RowList& rows, std::int32_t* out) const {
+    const auto j =
+        static_cast<std::size_t>(data_->place_in_block[static_cast<std::size_t>(split.feature)]);
+    const std::int32_t first = block.cell_offsets[j];
+    const std::int32_t lowest = split.missing_left ? 0 : 1;
+    const std::int32_t code = block.default_codes[j];
+    const kernels::SparseTest test{first, block.cell_offsets[j + 1], first + lowest,
+                                   first + split.bin + 1, code >= lowest && code <= split.bin};
+    const kernels::SparseCodes codes{block.entries.data(), block.row_offsets.data()};
+    return QUERN_DISPATCH(partition_sparse_rows<std::int32_t>(codes, test, rows, out));
   }
 
   static void place(std::vector<Task>& tasks, std::span<Request> requests) {

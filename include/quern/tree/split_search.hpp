@@ -19,6 +19,7 @@
 #include "quern/tree/split.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -74,16 +75,18 @@ class SplitSearch {
     std::vector<Task> tasks;
     for (std::size_t c = 0; c < candidates.size(); ++c) {
       features[c] = features_of(candidates[c]);
-      for (std::size_t b = 0; b < features[c].size(); b += feature_chunk)
-        tasks.push_back({c, b, (std::min)(features[c].size(), b + feature_chunk), {}});
+      const std::size_t chunk =
+          features[c].size() > 4 * many_features_chunk ? many_features_chunk : feature_chunk;
+      for (std::size_t b = 0; b < features[c].size(); b += chunk)
+        tasks.push_back({c, b, (std::min)(features[c].size(), b + chunk), {}});
     }
     parallel_for(
         static_cast<std::int64_t>(tasks.size()),
         [&](std::int64_t t) {
           Task& task = tasks[static_cast<std::size_t>(t)];
           const std::span<const std::int32_t> all = features[task.candidate];
-          for (const std::int32_t f : all.subspan(task.begin, task.end - task.begin))
-            search_feature(candidates[task.candidate], f, task.best);
+          search_features(candidates[task.candidate],
+                          all.subspan(task.begin, task.end - task.begin), task.best);
         },
         options_.threads);
     for (const Task& task : tasks) keep_better(task.best, candidates[task.candidate].best);
@@ -107,7 +110,9 @@ class SplitSearch {
   }
 
  private:
-  static constexpr std::size_t feature_chunk = 16;  ///< features a task
+  static constexpr std::size_t feature_chunk = 16;        ///< features a task
+  static constexpr std::size_t many_features_chunk = 64;  ///< where there are many
+  static constexpr std::size_t single_bins = 64;          ///< features of one bin searched at once
 
   static void keep_better(const Split& split, Split& best) {
     if (split.valid() && split.gain > best.gain) best = split;
@@ -123,6 +128,47 @@ class SplitSearch {
 
   [[nodiscard]] const std::int64_t* cells_of(const Candidate& c, std::int32_t f) const {
     return c.histogram.cells.data() + histograms_.first_cell(f) * c.histogram.words;
+  }
+
+  void search_features(const Candidate& c, std::span<const std::int32_t> features,
+                       Split& best) const {
+    for (std::size_t i = 0; i < features.size();) {
+      const std::size_t count = singles(features.subspan(i));
+      if (count > 1)
+        search_singles(c, features.subspan(i, count), best);
+      else
+        search_feature(c, features[i], best);
+      i += (std::max)(count, std::size_t{1});
+    }
+  }
+
+  /// How many features at the front have a single bin, such as one-hot columns.
+  [[nodiscard]] std::size_t singles(std::span<const std::int32_t> features) const {
+    if (!options_.monotone.empty()) return 0;
+    const std::size_t most = (std::min)(features.size(), single_bins);
+    std::size_t count = 0;
+    while (count < most && data_.cuts.bins(features[count]) == 1 &&
+           histograms_.first_cell(features[count]) >= 0)
+      ++count;
+    return count;
+  }
+
+  /// Features that only tell whether a value is there, several at once.
+  void search_singles(const Candidate& c, std::span<const std::int32_t> features,
+                      Split& best) const {
+    std::array<std::int64_t, single_bins> first_cells;
+    for (std::size_t i = 0; i < features.size(); ++i)
+      first_cells[i] = histograms_.first_cell(features[i]);
+    const double parent = score_of(c);
+    const kernels::SplitScan scan = scan_of(c, features[0]);
+    const std::int64_t* cells = c.histogram.cells.data();
+    const auto count = static_cast<std::int32_t>(features.size());
+    const kernels::SplitResult found =
+        c.histogram.words == 1
+            ? QUERN_DISPATCH(best_single_bin<1>(cells, first_cells.data(), count, scan))
+            : QUERN_DISPATCH(best_single_bin<2>(cells, first_cells.data(), count, scan));
+    if (found.bin > 0 && found.score - parent > best.gain)
+      best = {found.score - parent, features[static_cast<std::size_t>(found.bin - 1)], 1, false};
   }
 
   void search_feature(const Candidate& c, std::int32_t f, Split& best) const {

@@ -75,7 +75,7 @@ class DenseCoder {
 
 /// Codes of a dense matrix into m.columns, then blocks.
 template <class T>
-void bin_features(const MatrixView<const T>& x, bool fill_blocks, int threads, BinnedMatrix& m) {
+void bin_features(const MatrixView<const T>& x, BlockUse use, int threads, BinnedMatrix& m) {
   const std::vector<KeyOf<T>> cuts = cut_keys<T>(m.cuts);
   m.columns.reset(static_cast<std::size_t>(m.rows * x.cols()));
   const std::int64_t groups = block_count(x.cols(), tile_features<T>);
@@ -89,7 +89,7 @@ void bin_features(const MatrixView<const T>& x, bool fill_blocks, int threads, B
       },
       threads);
   coders.clear();
-  build_blocks(m, fill_blocks, threads);
+  build_blocks(m, use, threads);
 }
 
 /// Codes of CSR values, entry by entry.
@@ -128,27 +128,63 @@ class CsrCoder {
   std::vector<KeyOf<T>> keys_;
 };
 
+/// What is counted of one CSR column.
+struct CsrColumnCount {
+  std::int64_t size = 0;
+  std::uint8_t first = missing_code;
+  bool mixed = false;
+
+  void merge(const CsrColumnCount& other) {
+    if (other.size == 0) return;
+    mixed = mixed || other.mixed || (size > 0 && other.first != first);
+    if (size == 0) first = other.first;
+    size += other.size;
+  }
+};
+
 /// Profiles of CSR columns, of which what is not stored is missing. The default code is the missing
 /// one, unless it never occurs and the column holds a single code.
 template <class T>
-std::vector<ColumnProfile> profile_csr(const CsrCoder<T>& coder, const BinnedMatrix& m) {
+std::vector<ColumnProfile> profile_csr(const CsrCoder<T>& coder, const BinnedMatrix& m,
+                                       int threads) {
   const auto features = static_cast<std::size_t>(m.features());
-  std::vector<std::int64_t> counts(features, 0);
-  std::vector<std::uint8_t> first(features, missing_code), mixed(features, 0);
-  coder.for_each({0, m.rows}, [&](std::int64_t, std::int32_t column, std::uint8_t code) {
-    const auto f = static_cast<std::size_t>(column);
-    if (counts[f]++ == 0) first[f] = code;
-    mixed[f] |= static_cast<std::uint8_t>(code != first[f]);
-  });
+  // Columns are counted in a few slices of rows, each with counts of its own.
+  const std::int64_t slices =
+      (std::min)(static_cast<std::int64_t>(worker_count(threads)), m.rows / block_rows + 1);
+  std::vector<std::vector<CsrColumnCount>> counts(static_cast<std::size_t>(slices));
+  parallel_for(
+      slices,
+      [&](std::int64_t s) {
+        std::vector<CsrColumnCount>& mine = counts[static_cast<std::size_t>(s)];
+        mine.resize(features);
+        coder.for_each({m.rows * s / slices, m.rows * (s + 1) / slices},
+                       [&](std::int64_t, std::int32_t column, std::uint8_t code) {
+                         CsrColumnCount& c = mine[static_cast<std::size_t>(column)];
+                         if (c.size++ == 0) c.first = code;
+                         c.mixed |= code != c.first;
+                       });
+      },
+      threads);
   std::vector<ColumnProfile> profiles(features);
   for (std::size_t f = 0; f < features; ++f) {
-    const bool full = counts[f] == m.rows;
-    profiles[f].constant = counts[f] == 0 || (full && !mixed[f]);
-    profiles[f].default_code = profiles[f].constant ? first[f] : missing_code;
+    CsrColumnCount all;
+    for (const auto& slice : counts) all.merge(slice[f]);
+    const bool full = all.size == m.rows;
+    profiles[f].constant = all.size == 0 || (full && !all.mixed);
+    profiles[f].default_code = profiles[f].constant ? all.first : missing_code;
     profiles[f].density =
-        m.rows > 0 ? static_cast<double>(counts[f]) / static_cast<double>(m.rows) : 0;
+        m.rows > 0 ? static_cast<double>(all.size) / static_cast<double>(m.rows) : 0;
   }
   return profiles;
+}
+
+/// Writes a code that is not the default into a dense block.
+inline void store_byte(FeatureBlock& block, std::size_t row, std::size_t place, std::uint8_t code) {
+  const std::size_t column =
+      block.column_of.empty() ? place : static_cast<std::size_t>(block.column_of[place]);
+  const std::int32_t shift = block.cell_offsets[place] - block.first_cells()[column];
+  block.codes[row * static_cast<std::size_t>(block.stride) + column] =
+      static_cast<std::uint8_t>(shift + code);
 }
 
 /// Fills all blocks from CSR without columns.
@@ -180,7 +216,7 @@ void fill_blocks_from_csr(const CsrCoder<T>& coder, BinnedMatrix& m, int threads
     if (block.layout == BlockLayout::sparse)
       ++block.row_offsets[row + 1];
     else
-      block.codes[row * static_cast<std::size_t>(block.stride) + place] = code;
+      store_byte(block, row, place, code);
   });
   for (FeatureBlock& block : m.blocks)
     if (block.layout == BlockLayout::sparse) sum_row_lengths(block, m.rows);
@@ -200,7 +236,7 @@ void fill_blocks_from_csr(const CsrCoder<T>& coder, BinnedMatrix& m, int threads
 }
 
 template <class T>
-void bin_features(const CsrView<T>& x, bool fill_blocks, int threads, BinnedMatrix& m) {
+void bin_features(const CsrView<T>& x, BlockUse use, int threads, BinnedMatrix& m) {
   const CsrCoder<T> coder(x, m.cuts);
   const double cells = static_cast<double>(m.rows) * static_cast<double>(x.cols);
   if (static_cast<double>(x.values.size()) >= column_density * cells) {
@@ -214,12 +250,22 @@ void bin_features(const CsrView<T>& x, bool fill_blocks, int threads, BinnedMatr
                          });
         },
         threads);
-    return build_blocks(m, fill_blocks, threads);
+    return build_blocks(m, use, threads);
   }
-  const std::vector<ColumnProfile> profiles = profile_csr(coder, m);
-  m.blocks = plan_blocks(m.cuts, profiles);
+  const std::vector<ColumnProfile> profiles = profile_csr(coder, m, threads);
+  Bundles bundles;
+  if (use.bundle) {
+    const auto source = [&](BlockRange rows, const std::vector<std::uint8_t>& wanted, auto&& fn) {
+      coder.for_each(rows, [&](std::int64_t row, std::int32_t column, std::uint8_t code) {
+        if (wanted[static_cast<std::size_t>(column)] != 0) fn(row, column, code);
+      });
+    };
+    bundles = find_bundles(m.cuts, profiles, m.rows, source, threads);
+  }
+  m.blocks = plan_blocks(m.cuts, profiles, bundles);
   index_blocks(m, profiles);
   fill_blocks_from_csr(coder, m, threads);
+  if (use.fill) fill_byte_columns(m, threads);
 }
 
 }  // namespace tree::detail

@@ -9,6 +9,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/detail/feature_bundles.hpp"
 
 #include <algorithm>
 #include <array>
@@ -25,21 +26,17 @@ namespace tree::detail {
 struct BlockCosts {
   static constexpr double sparse_entry = 1.7;
   static constexpr double sparse_row = 8;
+  /// A bundle that fewer rows than these are in is better off in a sparse block. Routing rows by a
+  /// sparse block is slow, hence not 1 / sparse_entry.
+  static constexpr double bundle_density = 0.25;
 };
 
-/// Most features of a dense block: 64 histograms of 256 cells of 8 bytes are 128 KiB.
-inline constexpr std::int32_t dense_block_features = 64;
+/// Most byte columns of a dense block: 64 histograms of 256 cells of 8 bytes are 128 KiB.
+inline constexpr std::int32_t dense_block_columns = 64;
 /// Most cells of a sparse block: 256 KiB of histogram, and cell numbers fit 16 bits.
 inline constexpr std::int32_t sparse_block_cells = 32768;
 /// Rows of a task that fills blocks.
 inline constexpr std::int64_t block_rows = 4096;
-
-/// How the codes of one column are distributed.
-struct ColumnProfile {
-  bool constant = false;
-  std::uint8_t default_code = missing_code;  ///< the most frequent one, or the only one
-  double density = 1;                        ///< share of rows with another code (estimated)
-};
 
 inline std::int32_t block_cells(const Cuts& cuts, std::int32_t feature) {
   return cuts.bins(feature) + 1;
@@ -52,18 +49,45 @@ inline std::int32_t dense_stride(std::int32_t features) {
   return (std::max)(32, (features + 7) / 8 * 8);
 }
 
-inline FeatureBlock make_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
-                               BlockLayout layout, std::vector<std::int32_t> features) {
+inline FeatureBlock make_sparse_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
+                                      std::vector<std::int32_t> features) {
   FeatureBlock block;
-  block.layout = layout;
+  block.layout = BlockLayout::sparse;
   block.cell_offsets.push_back(0);
   for (const std::int32_t f : features) {
     block.cell_offsets.push_back(block.cell_offsets.back() + block_cells(cuts, f));
-    if (layout == BlockLayout::sparse)
-      block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
+    block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
   }
   block.features = std::move(features);
-  if (layout == BlockLayout::dense) block.stride = dense_stride(block.size());
+  return block;
+}
+
+/// A byte column of a dense block: a feature, or a bundle of several.
+struct DenseColumn {
+  std::vector<std::int32_t> features;
+  double density = 0;
+};
+
+inline FeatureBlock make_dense_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
+                                     const std::vector<DenseColumn>& columns) {
+  FeatureBlock block;
+  block.cell_offsets.push_back(0);
+  bool bundled = false;
+  for (std::size_t c = 0; c < columns.size(); ++c) {
+    block.column_cells.push_back(block.cell_offsets.back());
+    bundled |= columns[c].features.size() > 1;
+    for (const std::int32_t f : columns[c].features) {
+      block.features.push_back(f);
+      block.column_of.push_back(static_cast<std::int32_t>(c));
+      block.cell_offsets.push_back(block.cell_offsets.back() + block_cells(cuts, f));
+      block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
+    }
+  }
+  block.stride = dense_stride(static_cast<std::int32_t>(columns.size()));
+  if (bundled) return block;
+  block.column_of.clear();
+  block.column_cells.clear();
+  block.default_codes.clear();
   return block;
 }
 
@@ -83,41 +107,65 @@ inline std::vector<std::vector<std::int32_t>> split_by_cells(
   return groups;
 }
 
+/// Dense columns shared out over blocks, those that many rows are in first.
+inline void plan_dense_blocks(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
+                              std::vector<DenseColumn> columns, std::vector<FeatureBlock>& blocks) {
+  const auto first = [](const DenseColumn& a, const DenseColumn& b) {
+    return a.features.front() < b.features.front();
+  };
+  const auto total = static_cast<std::int64_t>(columns.size());
+  const std::int64_t count = block_count(total, dense_block_columns);
+  std::sort(columns.begin(), columns.end(), first);
+  if (count > 1)
+    std::stable_sort(
+        columns.begin(), columns.end(),
+        [](const DenseColumn& a, const DenseColumn& b) { return a.density > b.density; });
+  for (std::int64_t b = 0; b < count; ++b) {
+    std::vector<DenseColumn> part(columns.begin() + total * b / count,
+                                  columns.begin() + total * (b + 1) / count);
+    std::sort(part.begin(), part.end(), first);
+    blocks.push_back(make_dense_block(cuts, profiles, part));
+  }
+}
+
 /// Chooses the blocks of all columns that are not constant; their codes are filled in later.
 inline std::vector<FeatureBlock> plan_blocks(const Cuts& cuts,
-                                             const std::vector<ColumnProfile>& profiles) {
+                                             const std::vector<ColumnProfile>& profiles,
+                                             const Bundles& bundles) {
   const auto density = [&](std::int32_t f) {
     return profiles[static_cast<std::size_t>(f)].density;
   };
-  std::vector<std::int32_t> dense, sparse;
-  double saved = 0;
-  for (std::int32_t f = 0; f < cuts.features(); ++f) {
-    if (profiles[static_cast<std::size_t>(f)].constant) continue;
-    const double gain = 1 - BlockCosts::sparse_entry * density(f);
-    (gain > 0 ? sparse : dense).push_back(f);
-    saved += (std::max)(gain, 0.0);
+  std::vector<DenseColumn> dense, loose;  // loose: dense or sparse, as the others go
+  std::vector<std::uint8_t> done(profiles.size(), 0);
+  for (const std::vector<std::int32_t>& bundle : bundles) {
+    DenseColumn column{bundle, 0};
+    for (const std::int32_t f : bundle) {
+      done[static_cast<std::size_t>(f)] = 1;
+      column.density += density(f);
+    }
+    (column.density >= BlockCosts::bundle_density ? dense : loose).push_back(std::move(column));
   }
+  for (std::int32_t f = 0; f < cuts.features(); ++f) {
+    const auto i = static_cast<std::size_t>(f);
+    if (profiles[i].constant || done[i] != 0) continue;
+    const bool stays = BlockCosts::sparse_entry * density(f) < 1;
+    (stays ? loose : dense).push_back({{f}, density(f)});
+  }
+  std::vector<std::int32_t> sparse;
+  double saved = 0;
+  for (const DenseColumn& column : loose) {
+    sparse.insert(sparse.end(), column.features.begin(), column.features.end());
+    saved += 1 - BlockCosts::sparse_entry * column.density;
+  }
+  std::sort(sparse.begin(), sparse.end());
   auto groups = split_by_cells(cuts, sparse);
   if (saved < BlockCosts::sparse_row * static_cast<double>(groups.size())) {
     groups.clear();
-    dense.insert(dense.end(), sparse.begin(), sparse.end());
-    std::sort(dense.begin(), dense.end());
+    dense.insert(dense.end(), loose.begin(), loose.end());
   }
   std::vector<FeatureBlock> blocks;
-  const auto total = static_cast<std::int32_t>(dense.size());
-  const std::int32_t count = (total + dense_block_features - 1) / dense_block_features;
-  if (count > 1)
-    std::stable_sort(dense.begin(), dense.end(),
-                     [&](std::int32_t a, std::int32_t b) { return density(a) > density(b); });
-  for (std::int32_t b = 0; b < count; ++b) {
-    const auto from = dense.begin() + static_cast<std::int64_t>(total) * b / count;
-    const auto to = dense.begin() + static_cast<std::int64_t>(total) * (b + 1) / count;
-    std::vector<std::int32_t> features(from, to);
-    std::sort(features.begin(), features.end());
-    blocks.push_back(make_block(cuts, profiles, BlockLayout::dense, std::move(features)));
-  }
-  for (auto& group : groups)
-    blocks.push_back(make_block(cuts, profiles, BlockLayout::sparse, std::move(group)));
+  plan_dense_blocks(cuts, profiles, std::move(dense), blocks);
+  for (auto& group : groups) blocks.push_back(make_sparse_block(cuts, profiles, std::move(group)));
   return blocks;
 }
 
@@ -159,28 +207,6 @@ inline void transpose_bytes(std::uint64_t* x) {
   for (const std::size_t i : {0u, 2u, 4u, 6u}) swap(i, i + 1, 8, 0x00ff00ff00ff00ffu);
 }
 
-/// Writes \p rows of a dense block from columns of codes, padding with 0.
-inline void fill_dense_rows(const BinnedMatrix& m, FeatureBlock& block, BlockRange rows) {
-  const std::int32_t size = block.size();
-  for (std::int32_t j = 0; j < block.stride; j += 8) {
-    std::int64_t r = rows.begin;
-    for (; r + 8 <= rows.end; r += 8) {
-      std::uint64_t words[8] = {};
-      for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
-        std::memcpy(&words[k], m.column(block.features[static_cast<std::size_t>(j + k)]) + r, 8);
-      transpose_bytes(words);
-      for (std::int64_t i = 0; i < 8; ++i)
-        std::memcpy(block.codes.data() + (r + i) * block.stride + j, &words[i], 8);
-    }
-    for (; r < rows.end; ++r) {
-      std::uint8_t* const to = block.codes.data() + r * block.stride + j;
-      std::memset(to, 0, 8);
-      for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
-        to[k] = m.column(block.features[static_cast<std::size_t>(j + k)])[r];
-    }
-  }
-}
-
 /// Calls fn(row, code) for each row of a column whose code is not \p skipped, in order.
 template <class F>
 void for_each_other(const std::uint8_t* codes, BlockRange rows, std::uint8_t skipped, F&& fn) {
@@ -195,6 +221,110 @@ void for_each_other(const std::uint8_t* codes, BlockRange rows, std::uint8_t ski
   }
   for (; r < rows.end; ++r)
     if (codes[r] != skipped) fn(r, codes[r]);
+}
+
+/// A dense block's byte columns over some rows: features' columns as they are, bundles put
+/// together.
+class ByteColumns {
+ public:
+  ByteColumns(const BinnedMatrix& m, const FeatureBlock& block, BlockRange rows) {
+    columns_.resize(static_cast<std::size_t>(block.columns()));
+    std::size_t bundles = 0;
+    for (std::size_t j = 0; j < block.features.size(); ++j)
+      bundles += block.shares_column(j) && block.cell_offsets[j] == first_cell(block, j);
+    together_.reset(bundles * static_cast<std::size_t>(rows.size()), core::Fill::zero);
+    std::uint8_t* next = together_.data();
+    for (std::size_t j = 0; j < block.features.size(); ++j) {
+      const std::uint8_t* const codes = m.column(block.features[j]);
+      const std::uint8_t*& column = columns_[column_of(block, j)];
+      if (!block.shares_column(j)) {
+        column = codes + rows.begin;
+        continue;
+      }
+      const std::int32_t shift = block.cell_offsets[j] - first_cell(block, j);
+      if (shift == 0) {
+        column = next;
+        next += rows.size();
+      }
+      std::uint8_t* const to = next - rows.size();
+      for_each_other(codes, rows, block.default_codes[j], [&](std::int64_t r, std::uint8_t code) {
+        to[r - rows.begin] = static_cast<std::uint8_t>(shift + code);
+      });
+    }
+  }
+
+  /// Column \p c from the first of the rows.
+  [[nodiscard]] const std::uint8_t* operator[](std::int32_t c) const {
+    return columns_[static_cast<std::size_t>(c)];
+  }
+
+ private:
+  static std::size_t column_of(const FeatureBlock& block, std::size_t j) {
+    return block.column_of.empty() ? j : static_cast<std::size_t>(block.column_of[j]);
+  }
+  static std::int32_t first_cell(const FeatureBlock& block, std::size_t j) {
+    return block.first_cells()[column_of(block, j)];
+  }
+
+  std::vector<const std::uint8_t*> columns_;
+  core::Buffer<std::uint8_t> together_;
+};
+
+/// Writes \p rows of a dense block from columns of codes, padding with 0.
+inline void fill_dense_rows(const BinnedMatrix& m, FeatureBlock& block, BlockRange rows) {
+  const std::int32_t size = block.columns();
+  const ByteColumns columns(m, block, rows);
+  for (std::int32_t j = 0; j < block.stride; j += 8) {
+    std::int64_t r = 0;
+    for (; r + 8 <= rows.size(); r += 8) {
+      std::uint64_t words[8] = {};
+      for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
+        std::memcpy(&words[k], columns[j + k] + r, 8);
+      transpose_bytes(words);
+      for (std::int64_t i = 0; i < 8; ++i)
+        std::memcpy(block.codes.data() + (rows.begin + r + i) * block.stride + j, &words[i], 8);
+    }
+    for (; r < rows.size(); ++r) {
+      std::uint8_t* const to = block.codes.data() + (rows.begin + r) * block.stride + j;
+      std::memset(to, 0, 8);
+      for (std::int32_t k = 0; k < 8 && j + k < size; ++k) to[k] = columns[j + k][r];
+    }
+  }
+}
+
+/// The byte columns of dense blocks, from their rows: for input that has no columns.
+inline void fill_byte_columns(BinnedMatrix& m, int threads) {
+  std::int64_t columns = 0;
+  for (const FeatureBlock& block : m.blocks)
+    if (block.layout == BlockLayout::dense) columns += block.columns();
+  m.byte_columns.reset(static_cast<std::size_t>(columns * m.rows));
+  std::uint8_t* out = m.byte_columns.data();
+  for (const FeatureBlock& block : m.blocks) {
+    if (block.layout != BlockLayout::dense) continue;
+    const std::int32_t size = block.columns();
+    parallel_for(
+        block_count(m.rows, block_rows),
+        [&](std::int64_t task) {
+          const BlockRange rows = block_range(m.rows, block_rows, task);
+          for (std::int32_t j = 0; j < size; j += 8) {
+            std::int64_t r = rows.begin;
+            for (; r + 8 <= rows.end; r += 8) {
+              std::uint64_t words[8];
+              for (std::int64_t i = 0; i < 8; ++i)
+                std::memcpy(&words[i], block.codes.data() + (r + i) * block.stride + j, 8);
+              transpose_bytes(words);
+              for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
+                std::memcpy(out + (j + k) * m.rows + r, &words[k], 8);
+            }
+            for (; r < rows.end; ++r)
+              for (std::int32_t k = 0; k < 8 && j + k < size; ++k)
+                out[(j + k) * m.rows + r] =
+                    block.codes[static_cast<std::size_t>(r * block.stride + j + k)];
+          }
+        },
+        threads);
+    out += size * m.rows;
+  }
 }
 
 /// Running sums of the lengths that stand at row_offsets[1 .. rows], and room for the entries.
@@ -265,8 +395,14 @@ inline void index_blocks(BinnedMatrix& m, const std::vector<ColumnProfile>& prof
     }
 }
 
+/// What is made of the blocks.
+struct BlockUse {
+  bool fill = true;    ///< make them at all
+  bool bundle = true;  ///< look for bundles
+};
+
 /// Plans and fills all blocks from m.columns.
-inline void build_blocks(BinnedMatrix& m, bool fill, int threads) {
+inline void build_blocks(BinnedMatrix& m, BlockUse use, int threads) {
   std::vector<ColumnProfile> profiles(static_cast<std::size_t>(m.features()));
   parallel_for(
       m.features(),
@@ -275,7 +411,19 @@ inline void build_blocks(BinnedMatrix& m, bool fill, int threads) {
             profile_column(m.columns.data() + f * m.rows, m.rows);
       },
       threads);
-  if (fill) m.blocks = plan_blocks(m.cuts, profiles);
+  if (use.fill) {
+    const auto source = [&](BlockRange rows, const std::vector<std::uint8_t>& wanted, auto&& fn) {
+      for (std::size_t f = 0; f < wanted.size(); ++f) {
+        if (wanted[f] == 0) continue;
+        const auto feature = static_cast<std::int32_t>(f);
+        for_each_other(m.column(feature), rows, profiles[f].default_code,
+                       [&](std::int64_t row, std::uint8_t code) { fn(row, feature, code); });
+      }
+    };
+    Bundles bundles;
+    if (use.bundle) bundles = find_bundles(m.cuts, profiles, m.rows, source, threads);
+    m.blocks = plan_blocks(m.cuts, profiles, bundles);
+  }
   index_blocks(m, profiles);
   for (FeatureBlock& block : m.blocks) fill_block(m, block, threads);
 }

@@ -23,6 +23,7 @@
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -157,27 +158,59 @@ struct GatheredColumns {
   core::Buffer<std::int32_t> rows;  ///< only with weights
 };
 
+/// Gathers columns in a few slices of rows at once, each slice into a range of its own: what counts
+/// afterwards is which keys a column has, not their order.
 template <class T>
-void gather_columns(const CsrView<T>& m, BlockRange columns, bool with_rows,
+void gather_columns(const CsrView<T>& m, BlockRange columns, bool with_rows, int threads,
                     GatheredColumns<T>& out) {
   const auto total = static_cast<std::size_t>(out.offsets.back());
+  const auto width = static_cast<std::size_t>(columns.size());
   out.keys.reset(total);
   out.rows.reset(with_rows ? total : 0);
-  std::vector<std::int64_t> next(out.offsets.begin(), out.offsets.end() - 1);
-  for (std::int64_t row = 0; row < m.rows(); ++row) {
-    const auto begin = static_cast<std::size_t>(m.row_offsets[static_cast<std::size_t>(row)]);
-    const auto end = static_cast<std::size_t>(m.row_offsets[static_cast<std::size_t>(row) + 1]);
-    for (std::size_t i = begin; i < end; ++i) {
-      const std::int64_t column = m.columns[i];
-      if (column < columns.begin || column >= columns.end) continue;
-      const auto j = static_cast<std::size_t>(column - columns.begin);
-      const auto at = static_cast<std::size_t>(next[j]++);
-      out.keys[at] = float_key(m.values[i]);
-      if (out.keys[at] == infinity_key<KeyOf<T>> || out.keys[at] == -infinity_key<KeyOf<T>>)
-        throw_infinite("quern::tree::make_cuts", row, column);
-      if (with_rows) out.rows[at] = static_cast<std::int32_t>(row);
+  const std::int64_t slices =
+      (std::min)(static_cast<std::int64_t>(worker_count(threads)), m.rows() / tile_rows + 1);
+  std::vector<std::vector<std::int64_t>> next(static_cast<std::size_t>(slices));
+  const auto for_each = [&](std::int64_t slice, auto&& fn) {
+    const std::int64_t end_row = m.rows() * (slice + 1) / slices;
+    for (std::int64_t row = m.rows() * slice / slices; row < end_row; ++row) {
+      const auto begin = static_cast<std::size_t>(m.row_offsets[static_cast<std::size_t>(row)]);
+      const auto end = static_cast<std::size_t>(m.row_offsets[static_cast<std::size_t>(row) + 1]);
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::int64_t column = m.columns[i];
+        if (column < columns.begin || column >= columns.end) continue;
+        fn(row, static_cast<std::size_t>(column - columns.begin), i);
+      }
     }
+  };
+  if (slices > 1) {
+    parallel_for(
+        slices,
+        [&](std::int64_t s) {
+          auto& mine = next[static_cast<std::size_t>(s)];
+          mine.assign(width, 0);
+          for_each(s, [&](std::int64_t, std::size_t j, std::size_t) { ++mine[j]; });
+        },
+        threads);
+  } else {
+    next[0].assign(width, 0);
   }
+  for (std::size_t j = 0; j < width; ++j) {
+    std::int64_t at = out.offsets[j];
+    for (auto& slice : next) at += std::exchange(slice[j], at);
+  }
+  parallel_for(
+      slices,
+      [&](std::int64_t s) {
+        for_each(s, [&](std::int64_t row, std::size_t j, std::size_t i) {
+          const auto at = static_cast<std::size_t>(next[static_cast<std::size_t>(s)][j]++);
+          out.keys[at] = float_key(m.values[i]);
+          if (out.keys[at] == infinity_key<KeyOf<T>> || out.keys[at] == -infinity_key<KeyOf<T>>)
+            throw_infinite("quern::tree::make_cuts", row,
+                           columns.begin + static_cast<std::int64_t>(j));
+          if (with_rows) out.rows[at] = static_cast<std::int32_t>(row);
+        });
+      },
+      threads);
 }
 
 /// Cuts of one gathered column of \p rows_in_data rows.
@@ -186,6 +219,12 @@ void cut_column(const KeyOf<T>* keys, const std::int32_t* rows, std::int64_t siz
                 std::int64_t rows_in_data, const IntegerWeights* weights, int max_bin,
                 FeatureCuts<T>& out) {
   KeySummary<KeyOf<T>> summary;
+  if (size > 0 && std::all_of(keys, keys + size, [&](KeyOf<T> k) { return k == keys[0]; })) {
+    // One value, as in one-hot columns: no cut, and no counters to clear and scan.
+    summarize<T>(keys[0], summary);
+    out.missing = summary.missing || size < rows_in_data;
+    return;
+  }
   std::vector<Count> scaled(weights == nullptr ? 0 : static_cast<std::size_t>(size));
   for (std::int64_t i = 0; i < size; ++i) {
     summarize<T>(keys[i], summary);
@@ -218,7 +257,7 @@ Cuts find_cuts_with(const CsrView<T>& m, const IntegerWeights* weights, int max_
       group.offsets.push_back(group.offsets.back() + size);
       ++end;
     }
-    gather_columns(m, {first, end}, weights != nullptr, group);
+    gather_columns(m, {first, end}, weights != nullptr, threads, group);
     parallel_for(
         end - first,
         [&](std::int64_t j) {
