@@ -12,5 +12,6 @@
 #include "quern/io/npy.hpp"
 #include "quern/io/table.hpp"
 #include "quern/io/xgboost_json.hpp"
+#include "quern/io/xgboost_ubj.hpp"
 
 #endif  // QUERN_IO_IO_HPP

@@ -14,8 +14,9 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/file.hpp"
-#include "quern/io/xgboost_json_reader.hpp"
-#include "quern/io/xgboost_json_writer.hpp"
+#include "quern/io/document_sinks.hpp"
+#include "quern/io/xgboost_reader.hpp"
+#include "quern/io/xgboost_writer.hpp"
 
 #include <cstddef>
 #include <span>
@@ -30,7 +31,8 @@ namespace io {
 /// anything that is not such a model. Memory stays within a fixed multiple of the input's size.
 [[nodiscard]] inline boosting::Model xgboost_json_from_bytes(std::span<const std::byte> bytes,
                                                              const std::string& source = "model") {
-  return detail::XgboostReader(source).read(bytes);
+  detail::XgboostReader reader(source);
+  return reader.read(reader.parse(bytes), bytes.size());
 }
 
 /// Reads an XGBoost JSON file. IoError when it cannot be read, ParseError for its content.
@@ -39,9 +41,10 @@ namespace io {
 }
 
 /// The model as XGBoost 3's JSON. ParseError for a model that fails Model::check, ValueError for
-/// one that the format cannot hold (vector leaves, text that is not UTF-8).
+/// one that the format cannot hold (vector leaves, splits that take zeros for missing, text that is
+/// not UTF-8).
 [[nodiscard]] inline std::string xgboost_json_text(const boosting::Model& model) {
-  return detail::XgboostWriter(model).text();
+  return detail::XgboostWriter<detail::JsonSink>(model, "quern::io::xgboost_json_text").write();
 }
 
 /// Saves as XGBoost 3's JSON; an existing file is replaced only by a complete one. IoError.

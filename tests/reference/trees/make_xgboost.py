@@ -5,7 +5,8 @@
     python3 make_xgboost.py DIRECTORY
 
 DIRECTORY holds, for each model (trained by xgboost 3.2.0 on 311 rows of 9 features with about 15 %
-missing), `xgb_<name>.json`, its margins on the 64 rows of `Xt.npy` (`_margin.npy`), the leaves
+missing), `xgb_<name>.json`, most also as `.ubj`, its margins on the 64 rows of `Xt.npy`
+(`_margin.npy`), the leaves
 (`_leaf.npy`), Shapley values (`_shap.npy`) and interactions of 8 rows (`_shap_inter.npy`), and
 importances in `meta.json`. The ranking models' margins are on `rank_X.npy`.
 For the models with categories the unseen code 17 in row 2 was replaced by 11 before predicting.
@@ -21,7 +22,14 @@ def main() -> None:
     source = pathlib.Path(sys.argv[1])
     here = pathlib.Path(__file__).parent
     for path in sorted(source.glob("xgb_*.json")):
-        for suffix in (".json", "_margin.npy", "_leaf.npy", "_shap.npy", "_shap_inter.npy"):
+        for suffix in (
+            ".json",
+            ".ubj",
+            "_margin.npy",
+            "_leaf.npy",
+            "_shap.npy",
+            "_shap_inter.npy",
+        ):
             file = source / (path.stem + suffix)
             if file.exists():
                 shutil.copy(file, here / file.name)

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Reads XGBoost's JSON; see xgboost_json.hpp for the functions to call.
+/// Reads the document of an XGBoost model, JSON or UBJ; see xgboost_json.hpp and xgboost_ubj.hpp
+/// for the functions to call.
 
-#ifndef QUERN_IO_XGBOOST_JSON_READER_HPP
-#define QUERN_IO_XGBOOST_JSON_READER_HPP
+#ifndef QUERN_IO_XGBOOST_READER_HPP
+#define QUERN_IO_XGBOOST_READER_HPP
 
 #include "quern/boosting/model.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/io/json_values.hpp"
 #include "quern/io/xgboost_base_score.hpp"
 
 #include <nlohmann/json.hpp>
@@ -29,103 +31,19 @@
 QUERN_NAMESPACE_BEGIN
 namespace io::detail {
 
-/// A value of the document and its path, for messages.
-struct JsonPlace {
-  const nlohmann::json* value;
-  std::string path;
-};
-
-class XgboostReader {
+class XgboostReader : public JsonValues {
  public:
-  explicit XgboostReader(std::string source) : source_(std::move(source)) {}
+  using JsonValues::JsonValues;
 
-  [[nodiscard]] boosting::Model read(std::span<const std::byte> bytes) {
-    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    check_depth(text);
+  /// The model of a document that was decoded from so many bytes.
+  [[nodiscard]] boosting::Model read(const Json& document, std::size_t bytes) {
     // A category costs up to its number in bits; hostile ones shall not cost more than the file
     // did.
-    category_words_left_ = bytes.size() * 4 + 65536;
-    nlohmann::json document;
-    try {
-      document = nlohmann::json::parse(text.begin(), text.end());
-    } catch (const nlohmann::json::exception& error) {
-      throw ParseError(source_ + ": " + error.what());
-    }
+    category_words_left_ = bytes * 4 + 65536;
     return read_model({&document, ""});
   }
 
  private:
-  using Json = nlohmann::json;
-
-  template <class Got>
-  [[noreturn]] void fail(const std::string& path, std::string_view expected, const Got& got) const {
-    throw ParseError(error_text(source_, path.empty() ? "document" : path, expected, got));
-  }
-  [[noreturn]] void fail_type(const JsonPlace& at, std::string_view expected) const {
-    fail(at.path, expected, at.value->type_name());
-  }
-
-  /// Models nest about ten deep; what nests deeper is not one.
-  void check_depth(std::string_view text) const {
-    constexpr int deepest = 32;
-    int depth = 0;
-    bool in_string = false;
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      const char c = text[i];
-      if (in_string) {
-        i += c == '\\' ? 1 : 0;
-        in_string = c != '"';
-      } else if (c == '"') {
-        in_string = true;
-      } else if (c == '{' || c == '[') {
-        if (++depth > deepest)
-          fail("byte " + std::to_string(i), "nesting of at most " + std::to_string(deepest),
-               "more");
-      } else if (c == '}' || c == ']') {
-        --depth;
-      }
-    }
-  }
-
-  // --- values -----------------------------------------------------------------------------------
-
-  [[nodiscard]] const Json* find(const JsonPlace& at, const char* key) const {
-    if (!at.value->is_object()) fail_type(at, "an object");
-    const auto found = at.value->find(key);
-    return found == at.value->end() ? nullptr : &*found;
-  }
-  [[nodiscard]] JsonPlace get(const JsonPlace& at, const char* key) const {
-    const Json* value = find(at, key);
-    if (value == nullptr) fail(at.path, std::string("a member '") + key + "'", "none");
-    return {value, at.path.empty() ? key : at.path + "." + key};
-  }
-  [[nodiscard]] std::string text(const JsonPlace& at) const {
-    if (!at.value->is_string()) fail_type(at, "a string");
-    return at.value->get<std::string>();
-  }
-  /// An integer, also one in a string, as XGBoost writes its parameters.
-  [[nodiscard]] std::int64_t integer(const JsonPlace& at, std::int64_t low,
-                                     std::int64_t high) const {
-    std::int64_t number = 0;
-    if (at.value->is_string()) {
-      const std::string& s = at.value->get_ref<const std::string&>();
-      const auto result = std::from_chars(s.data(), s.data() + s.size(), number);
-      if (result.ec != std::errc() || result.ptr != s.data() + s.size())
-        fail(at.path, "an integer", "'" + s.substr(0, 40) + "'");
-    } else if (at.value->is_boolean()) {
-      number = at.value->get<bool>() ? 1 : 0;
-    } else if (at.value->is_number_unsigned() && at.value->get<std::uint64_t>() > std::uint64_t{1}
-                                                                                      << 62) {
-      fail(at.path, "an integer of sensible size", at.value->get<std::uint64_t>());
-    } else if (at.value->is_number_integer()) {
-      number = at.value->get<std::int64_t>();
-    } else {
-      fail_type(at, "an integer");
-    }
-    if (number < low || number > high)
-      fail(at.path, std::to_string(low) + ".." + std::to_string(high), number);
-    return number;
-  }
   [[nodiscard]] double number(const JsonPlace& at) const {
     if (!at.value->is_number()) fail_type(at, "a number");
     return narrow(at, at.value->get<double>());
@@ -139,19 +57,6 @@ class XgboostReader {
     if (!fits_float(x)) fail(at.path, "a number that fits a float", x);
     return static_cast<double>(static_cast<float>(x));
   }
-  [[nodiscard]] const Json::array_t& array(const JsonPlace& at) const {
-    if (!at.value->is_array()) fail_type(at, "an array");
-    return at.value->get_ref<const Json::array_t&>();
-  }
-  [[nodiscard]] static JsonPlace element(const JsonPlace& at, const Json::array_t& values,
-                                         std::size_t i) {
-    return {&values[i], at.path + "[" + std::to_string(i) + "]"};
-  }
-  [[nodiscard]] const Json::array_t& array_of(const JsonPlace& at, std::size_t size) const {
-    const Json::array_t& values = array(at);
-    if (values.size() != size) fail(at.path, std::to_string(size) + " elements", values.size());
-    return values;
-  }
   /// A number an entry, without building an entry's path unless it is wrong.
   [[nodiscard]] std::vector<double> numbers(const JsonPlace& at, std::size_t size) const {
     const Json::array_t& values = array_of(at, size);
@@ -162,23 +67,6 @@ class XgboostReader {
       out[i] = fits_float(x) ? static_cast<double>(static_cast<float>(x))
                              : narrow(element(at, values, i), x);
     }
-    return out;
-  }
-  [[nodiscard]] std::vector<std::int64_t> integers(const JsonPlace& at, std::size_t size,
-                                                   std::int64_t low, std::int64_t high) const {
-    const Json::array_t& values = array_of(at, size);
-    std::vector<std::int64_t> out(size);
-    for (std::size_t i = 0; i < size; ++i) {
-      const bool plain = values[i].is_number_integer() && !values[i].is_number_unsigned();
-      const std::int64_t n = plain ? values[i].get<std::int64_t>() : low - 1;
-      out[i] = n >= low && n <= high ? n : integer(element(at, values, i), low, high);
-    }
-    return out;
-  }
-  [[nodiscard]] std::vector<std::string> strings(const JsonPlace& at) const {
-    const Json::array_t& values = array(at);
-    std::vector<std::string> out;
-    for (std::size_t i = 0; i < values.size(); ++i) out.push_back(text(element(at, values, i)));
     return out;
   }
 
@@ -196,7 +84,7 @@ class XgboostReader {
     read_outputs(param, model);
     read_feature_lists(learner, model);
     if (find(learner, "attributes") != nullptr) read_attributes(get(learner, "attributes"), model);
-    model.check(source_);
+    model.check(source());
     return model;
   }
 
@@ -451,11 +339,10 @@ class XgboostReader {
     return to;
   }
 
-  std::string source_;
   std::size_t category_words_left_ = 0;
 };
 
 }  // namespace io::detail
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_IO_XGBOOST_JSON_READER_HPP
+#endif  // QUERN_IO_XGBOOST_READER_HPP
