@@ -29,9 +29,12 @@ class Evaluation {
   /// Curves of the training rows, where asked for, come first; then those of \p state.evals.
   void prepare(const TrainState& state, bool eval_train, History& history) {
     std::vector<std::string> names = state.options.eval_metric;
-    if (names.empty()) names.emplace_back(state.objective->default_metric());
+    const std::vector<CustomMetric>& custom = state.options.custom_metrics;
+    const std::string_view own = state.objective->default_metric();  // a custom loss has none
+    if (names.empty() && custom.empty() && !own.empty()) names.emplace_back(own);
     for (const std::string& name : names)
-      metrics_.push_back(make_metric(name, state.model.outputs));
+      metrics_.push_back(make_metric(name, state.model.outputs, state.options.objective_params()));
+    for (const CustomMetric& m : custom) metrics_.push_back(boosting::metric_of(m));
     eval_train_ = eval_train;
     if (eval_train_) add_curves("train", history);
     for (const SetState& set : state.evals) add_curves(set.name, history);
@@ -50,16 +53,16 @@ class Evaluation {
 
  private:
   void add_curves(const std::string& set, History& history) const {
-    for (const EvalMetric& m : metrics_) history.curves.push_back({set, std::string(m.name), {}});
+    for (const EvalMetric& m : metrics_) history.curves.push_back({set, m.name, {}});
   }
 
   void measure(const TrainState& state, const SetState& set, std::size_t& curve,
                History& history) const {
     std::vector<float> predictions = set.margins;
-    state.objective->transform(predictions.data(), set.rows());
+    state.objective->transform_for_metrics(predictions.data(), set.rows());
+    const Targets targets = targets_of(*set.data);  // without class weights
     for (const EvalMetric& m : metrics_)
-      history.curves[curve++].values.push_back(
-          m.value(predictions, state.model.outputs, set.targets));
+      history.curves[curve++].values.push_back(m.value(predictions, state.model.outputs, targets));
   }
 
   std::vector<EvalMetric> metrics_;

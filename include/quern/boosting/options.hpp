@@ -7,12 +7,15 @@
 #define QUERN_BOOSTING_OPTIONS_HPP
 
 #include "quern/boosting/objective.hpp"
+#include "quern/boosting/objective_params.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/tree/grow.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -23,19 +26,40 @@ namespace boosting {
 /// What to learn and how. Defaults are XGBoost's, except max_bin 255 (its 256) so that a code is a
 /// byte, missing values included.
 struct Options {
-  std::string objective = "reg:squarederror";  ///< also reg:logistic, binary:logistic,
-                                               ///< multi:softmax, multi:softprob
-  std::int32_t num_class = 0;    ///< classes of multi:*; 0: one more than the largest label
-  std::int32_t num_round = 100;  ///< rounds of boosting, one tree for each output
-  double learning_rate = 0.3;    ///< in (0, 1]; XGBoost's eta
-  std::int32_t max_depth = 6;    ///< longest path, 0: no limit
-  std::int32_t max_leaves = 0;   ///< 0: no limit
+  std::string objective = "reg:squarederror";  ///< one of objective_names: see
+                                               ///< docs/boosting/objectives.md
+  std::int32_t num_class = 0;  ///< classes of multi:*, 0: one more than the largest label; outputs
+                               ///< of "custom", 0: 1
+  double huber_slope = 1;      ///< where reg:pseudohubererror turns from squares to lines, > 0
+  std::vector<double> quantile_alpha = {0.5};  ///< levels of reg:quantileerror in (0, 1), rising;
+                                               ///< one output each, whose predictions never cross
+  double tweedie_variance_power = 1.5;  ///< of reg:tweedie, between 1 (Poisson) and 2 (gamma)
+  AftDistribution aft_loss_distribution = AftDistribution::normal;  ///< of survival:aft
+  double aft_loss_distribution_scale = 1;                           ///< its scale, > 0
+  LambdarankPairs lambdarank_pair_method = LambdarankPairs::topk;   ///< of rank:*
+  std::int32_t lambdarank_num_pair_per_sample = 0;  ///< first ranks that topk pairs with all below
+                                                    ///< them, or pairs a row; 0: 32, or 1
+  bool lambdarank_normalization = true;             ///< scale each group's lambdas
+  bool lambdarank_score_normalization = true;       ///< scale pairs by their difference of scores
+  bool ndcg_exp_gain = true;                        ///< gain 2^relevance - 1, else the relevance
+  CustomGradients custom_objective = {};            ///< of objective "custom"
+  std::vector<CustomMetric> custom_metrics = {};    ///< reported after those of eval_metric
+  std::vector<double> class_weight = {};  ///< (classes) factors of the weights of rows by label, in
+                                          ///< training only; empty: all 1
+  std::int32_t num_round = 100;           ///< rounds of boosting, one tree for each output
+  double learning_rate = 0.3;             ///< in (0, 1]; XGBoost's eta
+  std::int32_t max_depth = 6;             ///< longest path, 0: no limit
+  std::int32_t max_leaves = 0;            ///< 0: no limit
   tree::GrowPolicy grow_policy = tree::GrowPolicy::depthwise;
   double min_child_weight = 1;  ///< least sum of hessians in a child
   double gamma = 0;             ///< least gain of a split (without the factor 1/2)
   double reg_lambda = 1;        ///< L2 of leaf weights
   double reg_alpha = 0;         ///< L1 of leaf weights
-  double max_delta_step = 0;    ///< bound of |leaf weight|, 0: none
+  double max_delta_step = 0;    ///< bound of |leaf weight|, 0: none; for count:poisson also what
+                                ///< damps its hessian, and 0 means XGBoost's default 0.7
+  int gradient_order = 2;       ///< 2: trees of Newton steps (XGBoost); 1: trees fitted to the
+                                ///< negative gradients by least squares, then a line search in
+                                ///< each leaf (Friedman, 2001)
   double subsample = 1;         ///< share of rows drawn for each tree, (0, 1]
   double colsample_bytree = 1;  ///< shares of features, (0, 1]; they multiply
   double colsample_bylevel = 1;
@@ -47,8 +71,8 @@ struct Options {
   std::vector<std::vector<std::int32_t>> interaction_constraints = {};
   double scale_pos_weight = 1;                ///< factor of the weights of positive rows (logistic)
   std::optional<double> base_score = {};      ///< prediction to start from; none: the best constant
-  std::vector<std::string> eval_metric = {};  ///< rmse, mae, logloss, error, auc, mlogloss, merror;
-                                              ///< empty: the objective's own
+  std::vector<std::string> eval_metric = {};  ///< names that make_metric() knows; empty: the
+                                              ///< objective's own
   std::int32_t early_stopping_rounds = 0;  ///< stop after so many rounds in which the last metric
                                            ///< of the last evaluation set got no better; 0: never
   SoftmaxHessian softmax_hessian = SoftmaxHessian::doubled;
@@ -58,6 +82,17 @@ struct Options {
 
   /// Throws ValueError that names the first option outside its range.
   void check(const std::string& function) const;
+  /// The bound of |leaf weight|, 0: none.
+  [[nodiscard]] double step_bound() const {
+    return objective == "count:poisson" && max_delta_step == 0 ? 0.7 : max_delta_step;
+  }
+  /// What the objective and its metrics need to know of these.
+  [[nodiscard]] ObjectiveParams objective_params() const;
+  /// The objective, of \p outputs classes or margins.
+  [[nodiscard]] std::unique_ptr<Objective> make_objective(std::int32_t outputs) const {
+    if (objective == "custom") return std::make_unique<Custom>(outputs, custom_objective);
+    return boosting::make_objective(objective, outputs, objective_params());
+  }
   /// What a tree needs to know of these.
   [[nodiscard]] tree::GrowOptions grow() const;
 };
@@ -73,6 +108,25 @@ inline bool is_share(double x) { return x > 0 && x <= 1; }
 inline bool is_nonnegative(double x) { return x >= 0 && x <= (std::numeric_limits<double>::max)(); }
 
 }  // namespace detail
+
+inline ObjectiveParams Options::objective_params() const {
+  ObjectiveParams p;
+  p.softmax_hessian = softmax_hessian;
+  p.scale_pos_weight = scale_pos_weight;
+  p.huber_slope = huber_slope;
+  if (objective == "reg:quantileerror") p.quantile_alpha = quantile_alpha;
+  p.poisson_max_delta_step = objective == "count:poisson" ? step_bound() : 0.7;
+  p.tweedie_variance_power = tweedie_variance_power;
+  p.aft_loss_distribution = aft_loss_distribution;
+  p.aft_loss_distribution_scale = aft_loss_distribution_scale;
+  p.lambdarank_pair_method = lambdarank_pair_method;
+  p.lambdarank_num_pair_per_sample = lambdarank_num_pair_per_sample;
+  p.lambdarank_normalization = lambdarank_normalization;
+  p.lambdarank_score_normalization = lambdarank_score_normalization;
+  p.ndcg_exp_gain = ndcg_exp_gain;
+  p.seed = seed;
+  return p;
+}
 
 inline void Options::check(const std::string& function) const {
   using detail::expect_option;
@@ -110,6 +164,15 @@ inline void Options::check(const std::string& function) const {
       expect_option(f >= 0, function, "interaction_constraints", "numbers of features, >= 0", f);
   }
   nonnegative("scale_pos_weight", scale_pos_weight);
+  for (std::size_t i = 0; i < quantile_alpha.size(); ++i) {
+    const double below = i > 0 ? quantile_alpha[i - 1] : 0;
+    expect_option(quantile_alpha[i] > below && quantile_alpha[i] < 1, function, "quantile_alpha",
+                  "rising levels between 0 and 1", quantile_alpha[i]);
+  }
+  expect_option(!quantile_alpha.empty(), function, "quantile_alpha", "at least one level", 0);
+  for (const double w : class_weight) nonnegative("class_weight", w);
+  expect_option(gradient_order == 1 || gradient_order == 2, function, "gradient_order", "1 or 2",
+                gradient_order);
   if (base_score) {
     const bool finite = detail::is_nonnegative(*base_score < 0 ? -*base_score : *base_score);
     expect_option(finite && *base_score >= -1e30 && *base_score <= 1e30, function, "base_score",
@@ -122,7 +185,7 @@ inline void Options::check(const std::string& function) const {
 
 inline tree::GrowOptions Options::grow() const {
   tree::GrowOptions g;
-  g.split = {reg_lambda, reg_alpha, gamma, min_child_weight, max_delta_step};
+  g.split = {reg_lambda, reg_alpha, gamma, min_child_weight, step_bound()};
   g.learning_rate = learning_rate;
   g.max_depth = max_depth;
   g.max_leaves = max_leaves;

@@ -11,7 +11,6 @@
 #include "quern/boosting/options.hpp"
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
-#include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/gradient.hpp"
@@ -25,6 +24,17 @@
 
 QUERN_NAMESPACE_BEGIN
 namespace boosting::detail {
+
+/// What losses and metrics need to know of a data set.
+[[nodiscard]] inline Targets targets_of(const tree::Dataset& data) {
+  Targets targets;
+  targets.labels = data.labels.empty() ? data.label_lower_bound : data.labels;
+  targets.weights = data.weights;
+  targets.group_offsets = data.group_offsets;
+  targets.lower = data.label_lower_bound;
+  targets.upper = data.label_upper_bound;
+  return targets;
+}
 
 /// One data set while a model grows.
 struct SetState {
@@ -41,8 +51,10 @@ struct SetState {
 struct TrainState {
   Options options;
   double learning_rate = 0;  ///< of this round
+  std::uint64_t round = 0;   ///< of the model, counted from its first
   std::unique_ptr<Objective> objective;
-  SetState train;
+  SetState train;                    ///< its targets with class weights
+  std::vector<float> class_weights;  ///< (rows) what those weights point to
   std::vector<SetState> evals;
   core::Buffer<tree::GradientPair> gradients;  ///< (outputs, rows)
   Model model;
@@ -55,15 +67,8 @@ struct TrainState {
 
 /// Gradients at the training rows' margins.
 inline void find_gradients(TrainState& state) {
-  const std::int64_t rows = state.train.rows();
-  parallel_for(
-      block_count(rows, objective_block),
-      [&](std::int64_t b) {
-        const BlockRange block = block_range(rows, objective_block, b);
-        state.objective->gradients(state.train.margins.data(), state.train.targets, block.begin,
-                                   block.end, state.gradients.data());
-      },
-      state.options.nthread);
+  state.objective->all_gradients(state.train.margins.data(), state.train.targets, state.round,
+                                 state.gradients.data(), state.options.nthread);
 }
 
 /// The part of training that differs between boosters.

@@ -83,15 +83,15 @@ class Trainer {
     options.check(function);
     data.check(function);
     if (data.rows() == 0) throw ShapeError(error_text(function, "features", "at least one row", 0));
-    check_labels_given("labels", data);
+    check_labels_given("labels", data, detail::targets_of(data));
     check_constraints(data);
     detail::SetState& train = state_.train;
     train.name = "train";
     train.data = &data;
-    train.targets = {data.labels, data.weights};
-    state_.objective = make_objective(options.objective, classes(data), options.softmax_hessian,
-                                      options.scale_pos_weight);
-    state_.objective->check_labels(data.labels);
+    train.targets = detail::targets_of(data);
+    state_.objective = options.make_objective(classes(train.targets));
+    state_.objective->check(train.targets);
+    weigh_classes();
     start_model(data);
     first_round_ = static_cast<std::uint64_t>(state_.model.rounds());
     const auto start = Clock::now();
@@ -106,10 +106,31 @@ class Trainer {
     rounds_ = std::make_unique<detail::TreeRounds>(state_);
   }
 
-  static void check_labels_given(const std::string& what, const tree::Dataset& data) {
-    if (static_cast<std::int64_t>(data.labels.size()) != data.rows())
-      throw ShapeError(error_text(function, what, std::to_string(data.rows()) + " (the rows)",
-                                  data.labels.size()));
+  static void check_labels_given(const std::string& what, const tree::Dataset& data,
+                                 const Targets& targets) {
+    if (targets.rows() != data.rows())
+      throw ShapeError(
+          error_text(function, what, std::to_string(data.rows()) + " (the rows)", targets.rows()));
+  }
+
+  /// Training weights: the rows' own times those of their classes.
+  void weigh_classes() {
+    const std::vector<double>& by_class = state_.options.class_weight;
+    if (by_class.empty()) return;
+    const bool binary = state_.options.objective.starts_with("binary:");
+    if (!binary && !state_.options.objective.starts_with("multi:"))
+      throw ValueError(error_text(function, "class_weight", "none for " + state_.options.objective,
+                                  by_class.size()));
+    const auto classes = static_cast<std::size_t>(binary ? 2 : state_.objective->outputs());
+    if (by_class.size() != classes)
+      throw ShapeError(error_text(function, "class_weight",
+                                  std::to_string(classes) + " (the classes)", by_class.size()));
+    Targets& targets = state_.train.targets;
+    for (std::int64_t i = 0; i < targets.rows(); ++i) {
+      const auto c = static_cast<std::size_t>(targets.label(i) + 0.5f);
+      state_.class_weights.push_back(targets.weight(i) * static_cast<float>(by_class[c]));
+    }
+    targets.weights = state_.class_weights;
   }
 
   void check_constraints(const tree::Dataset& data) const {
@@ -124,8 +145,10 @@ class Trainer {
                                       "features below " + std::to_string(data.cols()), f));
   }
 
-  [[nodiscard]] std::int32_t classes(const tree::Dataset& data) const {
+  /// Classes, or outputs of a custom objective.
+  [[nodiscard]] std::int32_t classes(const Targets& targets) const {
     const Options& options = state_.options;
+    if (options.objective == "custom") return (std::max)(options.num_class, 1);
     if (!options.objective.starts_with("multi:")) {
       if (options.num_class > 1)
         throw ValueError(error_text(function, "num_class", "0 or 1 for " + options.objective,
@@ -134,7 +157,7 @@ class Trainer {
     }
     if (options.num_class > 0) return options.num_class;
     float top = 1;
-    for (const float y : data.labels) top = (std::max)(top, y);
+    for (const float y : targets.labels) top = (std::max)(top, y);
     if (!(top < 65536))
       throw ValueError(error_text(function, "labels", "classes below 65536", top));
     return static_cast<std::int32_t>(top) + 1;
@@ -206,15 +229,16 @@ class Trainer {
       throw ValueError(error_text(function, "data of " + set.name, "a data set", "null"));
     const tree::Dataset& d = *set.data;
     d.check(function);
-    check_labels_given("labels of " + set.name, d);
+    const Targets targets = detail::targets_of(d);
+    check_labels_given("labels of " + set.name, d, targets);
     if (d.cols() != state_.model.features)
       throw ShapeError(error_text(function, "features of " + set.name,
                                   std::to_string(state_.model.features) + " columns", d.cols()));
-    state_.objective->check_labels(d.labels);
+    state_.objective->check(targets);
     detail::SetState state;
     state.name = set.name;
     state.data = &d;
-    state.targets = {d.labels, d.weights};
+    state.targets = targets;
     state.binned = tree::bin(d, state_.train.binned.cuts,
                              {.threads = state_.options.nthread, .fill_blocks = false});
     state.margins = start_margins(d);
@@ -230,6 +254,9 @@ class Trainer {
     const EarlyStopping& wanted = fit.early_stopping;
     detail::expect_option(detail::is_nonnegative(wanted.min_delta), function, "min_delta",
                           "a finite number >= 0", wanted.min_delta);
+    if (history_.curves.empty())
+      throw ValueError(
+          error_text(function, "early_stopping_rounds", "0 without a metric", patience));
     followed_ = detail::followed_curve(function, history_, wanted);
     const bool larger = evaluation_.metric_of(followed_).larger_is_better;
     watch_.emplace(patience, wanted.min_delta, wanted.maximize.value_or(larger));
@@ -244,7 +271,8 @@ class Trainer {
     if (!(state_.learning_rate > 0 && detail::is_nonnegative(state_.learning_rate)))
       throw ValueError(error_text(function, "learning rate of round " + std::to_string(done),
                                   "a finite number > 0", state_.learning_rate));
-    rounds_->round(first_round_ + static_cast<std::uint64_t>(done));
+    state_.round = first_round_ + static_cast<std::uint64_t>(done);
+    rounds_->round(state_.round);
   }
 
   [[nodiscard]] RoundView view(std::int64_t done) const {

@@ -26,21 +26,22 @@ enum class Link : std::uint8_t {
   exponential,  ///< e^m, each output
   hinge,        ///< m > 0 ? 1 : 0
   softmax,      ///< e^m_k / sum of e^m
+  sorted,       ///< m by rising value: quantiles of rising levels do not cross
   argmax,       ///< one number a row: the first k of the largest m_k
 };
 
 /// The link of an XGBoost objective; none for a name that is not known.
 [[nodiscard]] inline std::optional<Link> link_of(std::string_view objective) noexcept {
   const auto is = [objective](auto... names) { return ((objective == names) || ...); };
-  if (is("reg:logistic", "binary:logistic")) return Link::logistic;
+  if (is("reg:logistic", "binary:logistic", "multi:ova")) return Link::logistic;
   if (is("multi:softprob")) return Link::softmax;
   if (is("multi:softmax")) return Link::argmax;
   if (is("count:poisson", "reg:gamma", "reg:tweedie", "survival:cox", "survival:aft"))
     return Link::exponential;
   if (is("binary:hinge")) return Link::hinge;
-  if (is("reg:squarederror", "reg:linear", "reg:squaredlogerror", "reg:absoluteerror",
-         "reg:pseudohubererror", "reg:quantileerror", "binary:logitraw", "rank:pairwise",
-         "rank:ndcg", "rank:map"))
+  if (is("reg:quantileerror")) return Link::sorted;
+  if (is("custom", "reg:squarederror", "reg:linear", "reg:squaredlogerror", "reg:absoluteerror",
+         "reg:pseudohubererror", "binary:logitraw", "rank:pairwise", "rank:ndcg", "rank:map"))
     return Link::identity;
   return std::nullopt;
 }
@@ -68,6 +69,10 @@ void apply_link(Link link, T* margins, std::int64_t rows, std::int64_t outputs) 
       break;
     case Link::hinge:
       for (std::int64_t i = 0; i < size; ++i) margins[i] = margins[i] > 0 ? T{1} : T{0};
+      break;
+    case Link::sorted:
+      for (std::int64_t r = 0; r < rows; ++r)
+        std::sort(margins + r * outputs, margins + (r + 1) * outputs);
       break;
     case Link::softmax:
       QUERN_DISPATCH(softmax_probabilities<T>(margins, rows, outputs, margins));

@@ -51,6 +51,9 @@ struct Dataset {
   std::vector<std::string> feature_names;            ///< (cols), or empty
   std::vector<FeatureKind> feature_kinds;            ///< (cols), or empty: all numeric
   std::vector<std::vector<std::string>> categories;  ///< (cols): text of each code, or empty
+  std::vector<float> label_lower_bound;  ///< survival:aft: (rows) times >= 0, or empty: the labels
+  std::vector<float>
+      label_upper_bound;  ///< (rows), infinite where the event was not seen, or empty
 
   [[nodiscard]] std::int64_t rows() const;
   [[nodiscard]] std::int64_t cols() const;
@@ -179,11 +182,14 @@ inline void Dataset::check(const std::string& function) const {
   std::visit([&](const auto& m) { detail::check_features(function, m); }, features);
   detail::check_length(function, "labels", labels, rows());
   detail::check_length(function, "weights", weights, rows());
+  detail::check_length(function, "label_lower_bound", label_lower_bound, rows());
+  detail::check_length(function, "label_upper_bound", label_upper_bound, rows());
   detail::check_margin_length(function, base_margin.size(), rows());
   detail::check_length(function, "feature_names", feature_names, cols());
   detail::check_length(function, "feature_kinds", feature_kinds, cols());
   detail::check_length(function, "categories", categories, cols());
   detail::check_finite(function, "label", labels, true);
+  detail::check_finite(function, "label_lower_bound", label_lower_bound, false);
   detail::check_finite(function, "weight", weights, false);
   detail::check_finite(function, "base_margin", base_margin, true);
   detail::check_groups(function, group_offsets, rows());
