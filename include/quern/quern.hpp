@@ -8,11 +8,13 @@
 #define QUERN_QUERN_HPP
 
 #include "quern/boosting/booster.hpp"
+#include "quern/boosting/dart.hpp"
 #include "quern/boosting/evaluation.hpp"
 #include "quern/boosting/explain.hpp"
 #include "quern/boosting/history.hpp"
 #include "quern/boosting/importance.hpp"
 #include "quern/boosting/linear_predict.hpp"
+#include "quern/boosting/linear_rounds.hpp"
 #include "quern/boosting/margins.hpp"
 #include "quern/boosting/metric.hpp"
 #include "quern/boosting/metrics/base.hpp"
@@ -76,6 +78,7 @@
 #include "quern/tree/grow_options.hpp"
 #include "quern/tree/histogram.hpp"
 #include "quern/tree/interaction.hpp"
+#include "quern/tree/linear_fit.hpp"
 #include "quern/tree/linear_leaves.hpp"
 #include "quern/tree/node_values.hpp"
 #include "quern/tree/packed_forest.hpp"

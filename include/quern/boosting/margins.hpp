@@ -81,6 +81,21 @@ void for_each_leaf_value(const SetState& set, const tree::Tree& tree, tree::Inpu
       threads);
 }
 
+/// The same for a tree of any origin, by the values themselves: slower.
+template <class Add>
+void for_each_foreign_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
+                            int threads, const Add& add) {
+  const tree::RowReader reader(set.data->features, type);
+  parallel_for(
+      block_count(set.rows(), objective_block),
+      [&](std::int64_t b) {
+        const BlockRange block = block_range(set.rows(), objective_block, b);
+        for (std::int64_t row = block.begin; row < block.end; ++row)
+          add(row, reader.leaf_value(tree, reader.leaf(tree, row), row));
+      },
+      threads);
+}
+
 }  // namespace boosting::detail
 QUERN_NAMESPACE_END
 

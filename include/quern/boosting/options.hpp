@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -28,6 +29,7 @@ namespace boosting {
 struct Options {
   std::string objective = "reg:squarederror";  ///< one of objective_names: see
                                                ///< docs/boosting/objectives.md
+  std::string booster = "gbtree";              ///< gbtree, dart or gblinear
   std::int32_t num_class = 0;  ///< classes of multi:*, 0: one more than the largest label; outputs
                                ///< of "custom", 0: 1
   double huber_slope = 1;      ///< where reg:pseudohubererror turns from squares to lines, > 0
@@ -60,7 +62,14 @@ struct Options {
   int gradient_order = 2;       ///< 2: trees of Newton steps (XGBoost); 1: trees fitted to the
                                 ///< negative gradients by least squares, then a line search in
                                 ///< each leaf (Friedman, 2001)
-  double subsample = 1;         ///< share of rows drawn for each tree, (0, 1]
+  std::int32_t num_parallel_tree = 1;  ///< trees of a round and output, each on rows and columns
+                                       ///< of its own; their mean is added (a forest a round)
+  double subsample = 1;                ///< share of rows drawn for each tree, (0, 1]
+  /// uniform; gradient_based: rows with large sqrt(g^2 + lambda h^2) are likelier, subsample is the
+  /// expected share; goss: those with the largest |g h| and some of the others, see top_rate.
+  std::string sampling_method = "uniform";
+  double top_rate = 0.2;        ///< goss: share of the rows that are always kept
+  double other_rate = 0.1;      ///< goss: share of the rows that is drawn from the others
   double colsample_bytree = 1;  ///< shares of features, (0, 1]; they multiply
   double colsample_bylevel = 1;
   double colsample_bynode = 1;
@@ -69,6 +78,15 @@ struct Options {
   /// Groups of features that may meet on a path, as XGBoost reads them: below a path that tests the
   /// features P, a feature may be tested if it is in P or some group holds it and all of P.
   std::vector<std::vector<std::int32_t>> interaction_constraints = {};
+  /// Leaves that are linear functions of the numeric features on their path, by ridge regression.
+  bool linear_tree = false;
+  double linear_lambda = 0;             ///< L2 of the coefficients in linear leaves
+  double rate_drop = 0;                 ///< dart: share of the trees that a round drops, [0, 1]
+  double skip_drop = 0;                 ///< dart: probability of a round that drops none, [0, 1]
+  bool one_drop = false;                ///< dart: drop at least one tree
+  std::string sample_type = "uniform";  ///< dart: uniform, or weighted by the trees' weights
+  std::string normalize_type = "tree";  ///< dart: weight of new trees, tree or forest
+  std::string feature_selector = "cyclic";    ///< gblinear: order of coordinates, cyclic or shuffle
   double scale_pos_weight = 1;                ///< factor of the weights of positive rows (logistic)
   std::optional<double> base_score = {};      ///< prediction to start from; none: the best constant
   std::vector<std::string> eval_metric = {};  ///< names that make_metric() knows; empty: the
@@ -93,6 +111,9 @@ struct Options {
     if (objective == "custom") return std::make_unique<Custom>(outputs, custom_objective);
     return boosting::make_objective(objective, outputs, objective_params());
   }
+  /// Whether rounds add trees, whose weights may change later (dart) or not, or linear steps.
+  [[nodiscard]] bool is_dart() const { return booster == "dart"; }
+  [[nodiscard]] bool is_linear() const { return booster == "gblinear"; }
   /// What a tree needs to know of these.
   [[nodiscard]] tree::GrowOptions grow() const;
 };
@@ -104,8 +125,47 @@ inline void expect_option(bool holds, const std::string& function, const char* n
   if (!holds) throw ValueError(error_text(function, name, expected, got));
 }
 
+inline void expect_choice(const std::string& function, const char* name, const std::string& got,
+                          std::initializer_list<const char*> choices) {
+  std::string expected;
+  for (const char* choice : choices) {
+    if (got == choice) return;
+    expected += (expected.empty() ? "" : " or ") + std::string(choice);
+  }
+  throw ValueError(error_text(function, name, expected, "'" + got + "'"));
+}
+
 inline bool is_share(double x) { return x > 0 && x <= 1; }
 inline bool is_nonnegative(double x) { return x >= 0 && x <= (std::numeric_limits<double>::max)(); }
+
+/// The options of boosters, forests, samples and linear leaves.
+inline void check_boosters(const Options& o, const std::string& function) {
+  const auto rate = [&](const char* name, double x) {
+    expect_option(x >= 0 && x <= 1, function, name, "0..1", x);
+  };
+  expect_choice(function, "booster", o.booster, {"gbtree", "dart", "gblinear"});
+  expect_choice(function, "sampling_method", o.sampling_method,
+                {"uniform", "gradient_based", "goss"});
+  expect_choice(function, "sample_type", o.sample_type, {"uniform", "weighted"});
+  expect_choice(function, "normalize_type", o.normalize_type, {"tree", "forest"});
+  expect_choice(function, "feature_selector", o.feature_selector, {"cyclic", "shuffle"});
+  expect_option(o.num_parallel_tree >= 1 && o.num_parallel_tree <= 65536, function,
+                "num_parallel_tree", "1..65536", o.num_parallel_tree);
+  rate("rate_drop", o.rate_drop);
+  rate("skip_drop", o.skip_drop);
+  rate("top_rate", o.top_rate);
+  rate("other_rate", o.other_rate);
+  if (o.sampling_method == "goss") {
+    expect_option(o.top_rate + o.other_rate <= 1, function, "other_rate", "at most 1 - top_rate",
+                  o.other_rate);
+    expect_option(o.top_rate + o.other_rate > 0, function, "top_rate", "more than 0", o.top_rate);
+    expect_option(o.subsample >= 1, function, "subsample", "1 beside goss", o.subsample);
+  }
+  expect_option(is_nonnegative(o.linear_lambda), function, "linear_lambda", "a finite number >= 0",
+                o.linear_lambda);
+  expect_option(!o.linear_tree || o.monotone_constraints.empty(), function, "linear_tree",
+                "false beside monotone_constraints, which linear leaves would break", 1);
+}
 
 }  // namespace detail
 
@@ -178,6 +238,7 @@ inline void Options::check(const std::string& function) const {
     expect_option(finite && *base_score >= -1e30 && *base_score <= 1e30, function, "base_score",
                   "a number within 1e30 of 0", *base_score);
   }
+  detail::check_boosters(*this, function);
   expect_option(nthread >= 0 && nthread <= 1024, function, "nthread", "0..1024", nthread);
   expect_option(early_stopping_rounds >= 0, function, "early_stopping_rounds", ">= 0",
                 early_stopping_rounds);

@@ -8,6 +8,7 @@
 
 #include "quern/boosting/evaluation.hpp"
 #include "quern/boosting/history.hpp"
+#include "quern/boosting/linear_rounds.hpp"
 #include "quern/boosting/model.hpp"
 #include "quern/boosting/objective.hpp"
 #include "quern/boosting/options.hpp"
@@ -23,6 +24,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -94,16 +96,22 @@ class Trainer {
     weigh_classes();
     start_model(data);
     first_round_ = static_cast<std::uint64_t>(state_.model.rounds());
-    const auto start = Clock::now();
-    train.binned = tree::bin(data, options.max_bin, {.threads = options.nthread});
-    history_.binning_seconds = seconds_since(start);
+    if (!options.is_linear()) {
+      const auto start = Clock::now();
+      train.binned = tree::bin(data, options.max_bin, {.threads = options.nthread});
+      history_.binning_seconds = seconds_since(start);
+    }
     train.margins = start_margins(data);
     state_.gradients = core::Buffer<tree::GradientPair>(
         static_cast<std::size_t>(data.rows() * state_.objective->outputs()));
     for (const EvalSet& set : fit.eval_sets) add_eval_set(set);
     evaluation_.prepare(state_, fit.eval_train, history_);
     prepare_early_stopping(fit);
-    rounds_ = std::make_unique<detail::TreeRounds>(state_);
+    if (options.is_linear()) {
+      rounds_ = std::make_unique<detail::LinearRounds>(state_);
+    } else {
+      rounds_ = std::make_unique<detail::TreeRounds>(state_);
+    }
   }
 
   static void check_labels_given(const std::string& what, const tree::Dataset& data,
@@ -165,7 +173,7 @@ class Trainer {
 
   void start_model(const tree::Dataset& data) {
     Model& model = state_.model;
-    if (before_ != nullptr && !before_->trees.empty()) {
+    if (before_ != nullptr && (!before_->trees.empty() || before_->is_linear())) {
       model = *before_;
       check_continues(data);
       keep_rounds(model.used_rounds());
@@ -175,6 +183,7 @@ class Trainer {
     model = Model();
     model.objective = state_.options.objective;
     model.outputs = objective.outputs();
+    if (!state_.options.is_linear()) model.parallel_trees = state_.options.num_parallel_tree;
     model.features = data.cols();
     model.feature_names = data.feature_names;
     model.feature_kinds = data.feature_kinds;
@@ -199,9 +208,15 @@ class Trainer {
     if (model.objective != state_.options.objective || model.outputs != state_.objective->outputs())
       throw ValueError(error_text(function, "objective", model.objective + ", as the model has",
                                   state_.options.objective));
-    if (model.parallel_trees != 1)
-      throw ValueError(
-          error_text(function, "model", "one tree a round and output", model.parallel_trees));
+    if (model.is_linear() != state_.options.is_linear())
+      throw ValueError(error_text(function, "booster",
+                                  model.is_linear() ? "gblinear, as the model is linear"
+                                                    : "gbtree or dart, as the model has trees",
+                                  state_.options.booster));
+    if (!model.is_linear() && model.parallel_trees != state_.options.num_parallel_tree)
+      throw ValueError(error_text(function, "num_parallel_tree",
+                                  std::to_string(model.parallel_trees) + ", as the model has",
+                                  state_.options.num_parallel_tree));
   }
 
   /// Cuts the model after its first \p rounds rounds.
@@ -239,8 +254,9 @@ class Trainer {
     state.name = set.name;
     state.data = &d;
     state.targets = targets;
-    state.binned = tree::bin(d, state_.train.binned.cuts,
-                             {.threads = state_.options.nthread, .fill_blocks = false});
+    if (!state_.options.is_linear())
+      state.binned = tree::bin(d, state_.train.binned.cuts,
+                               {.threads = state_.options.nthread, .fill_blocks = false});
     state.margins = start_margins(d);
     state_.evals.push_back(std::move(state));
   }
