@@ -69,6 +69,7 @@
 #include "quern/predict.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/binning.hpp"
+#include "quern/tree/category_split.hpp"
 #include "quern/tree/column_sampler.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/eigen_dataset.hpp"

@@ -49,5 +49,28 @@ TEST(TreePartitionKernel, RoutesInOrderAndByBothDefaults) {
   }
 }
 
+TEST(TreePartitionKernel, RoutesByATable) {
+  Philox rng(2, "partition table");
+  std::vector<std::uint8_t> column(400), goes_left(256);
+  for (std::uint8_t& c : column) c = static_cast<std::uint8_t>(rng.integer(256));
+  for (std::uint8_t& l : goes_left) l = rng.bernoulli(0.4) ? 1 : 0;
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    SCOPED_TRACE(std::string(simd::name(level)));
+    for (const std::int32_t n : {0, 1, 2, 33, 300}) {
+      std::vector<std::int32_t> left, right, out(static_cast<std::size_t>(n));
+      for (std::int32_t row = 7; row < 7 + n; ++row)
+        (goes_left[column[static_cast<std::size_t>(row)]] != 0 ? left : right).push_back(row);
+      const auto lefts = static_cast<std::int64_t>(left.size());
+      left.insert(left.end(), right.rbegin(), right.rend());
+      const kernels::RowList rows{nullptr, 7, n};
+      EXPECT_EQ(QUERN_DISPATCH(partition_rows_by_table<std::int32_t>(
+                    column.data(), goes_left.data(), rows, out.data())),
+                lefts);
+      EXPECT_EQ(out, left);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::tree_partition

@@ -12,6 +12,7 @@
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/binning.hpp"
 #include "quern/tree/row_reader.hpp"
+#include "quern/tree/split.hpp"
 #include "quern/tree/tree.hpp"
 
 #include <algorithm>
@@ -27,7 +28,12 @@ namespace boosting::detail {
 class CodeWalker {
  public:
   CodeWalker(const tree::Tree& tree, const tree::Cuts& cuts) : tree_(&tree) {
-    for (const tree::Node& node : tree.nodes) limits_.push_back(limit_of(node, cuts));
+    for (const tree::Node& node : tree.nodes) {
+      const bool categories = !node.is_leaf() && node.kind == tree::SplitKind::categorical;
+      limits_.push_back(categories ? static_cast<std::int32_t>(sets_.size())
+                                   : limit_of(node, cuts));
+      if (categories) sets_.push_back(set_of(node, cuts));
+    }
   }
 
   /// The leaf that \p row of \p data reaches.
@@ -36,8 +42,11 @@ class CodeWalker {
     while (!tree_->node(i).is_leaf()) {
       const tree::Node& n = tree_->node(i);
       const int c = tree::code(data, row, n.feature);
-      const bool left =
-          c == tree::missing_code ? n.default_left : c <= limits_[static_cast<std::size_t>(i)];
+      const std::int32_t limit = limits_[static_cast<std::size_t>(i)];
+      bool left = c <= limit;
+      if (n.kind == tree::SplitKind::categorical)
+        left = !sets_[static_cast<std::size_t>(limit)].contains(c);
+      if (c == tree::missing_code) left = n.default_left;
       i = left ? n.left : n.right;
     }
     return i;
@@ -54,8 +63,17 @@ class CodeWalker {
            (node.threshold >= static_cast<double>((std::numeric_limits<float>::max)()) ? 1 : 0);
   }
 
+  /// Codes of the categories that go right.
+  [[nodiscard]] tree::CodeSet set_of(const tree::Node& node, const tree::Cuts& cuts) const {
+    tree::CodeSet set;
+    for (std::int32_t code = 1; code < cuts.bins(node.feature); ++code)
+      if (tree_->in_category_set(node, cuts.category(node.feature, code))) set.insert(code);
+    return set;
+  }
+
   const tree::Tree* tree_;
-  std::vector<std::int32_t> limits_;
+  std::vector<std::int32_t> limits_;  ///< by node; of categories: the place in sets_
+  std::vector<tree::CodeSet> sets_;
 };
 
 inline void add_to_margin(float& margin, double value) {

@@ -73,7 +73,9 @@ struct Options {
   double colsample_bytree = 1;  ///< shares of features, (0, 1]; they multiply
   double colsample_bylevel = 1;
   double colsample_bynode = 1;
-  std::int32_t max_bin = 255;                          ///< bins of a feature, 2..255
+  std::int32_t max_cat_to_onehot = 4;   ///< fewer categories than this are tried one by one
+  std::int32_t max_cat_threshold = 64;  ///< most categories in a split's set
+  std::int32_t max_bin = 255;           ///< bins of a feature, 2..255
   std::vector<std::int8_t> monotone_constraints = {};  ///< by feature: -1, 0, +1; empty: none
   /// Groups of features that may meet on a path, as XGBoost reads them: below a path that tests the
   /// features P, a feature may be tested if it is in P or some group holds it and all of P.
@@ -216,6 +218,8 @@ inline void Options::check(const std::string& function) const {
   share("colsample_bylevel", colsample_bylevel);
   share("colsample_bynode", colsample_bynode);
   expect_option(max_bin >= 2 && max_bin <= 255, function, "max_bin", "2..255", max_bin);
+  expect_option(max_cat_to_onehot >= 1, function, "max_cat_to_onehot", ">= 1", max_cat_to_onehot);
+  expect_option(max_cat_threshold >= 1, function, "max_cat_threshold", ">= 1", max_cat_threshold);
   for (const std::int8_t m : monotone_constraints)
     expect_option(m >= -1 && m <= 1, function, "monotone_constraints", "-1, 0 or 1", m);
   for (const auto& group : interaction_constraints) {
@@ -255,6 +259,8 @@ inline tree::GrowOptions Options::grow() const {
   g.columns = {colsample_bytree, colsample_bylevel, colsample_bynode};
   g.monotone = monotone_constraints;
   g.interaction = interaction_constraints;
+  g.max_cat_to_onehot = max_cat_to_onehot;
+  g.max_cat_threshold = max_cat_threshold;
   g.threads = nthread;
   return g;
 }

@@ -146,6 +146,12 @@ class Trainer {
     if (given != 0 && given != data.cols())
       throw ShapeError(error_text(function, "monotone_constraints",
                                   std::to_string(data.cols()) + " (the features) or none", given));
+    for (std::size_t f = 0; given != 0 && f < data.feature_kinds.size(); ++f)
+      if (data.feature_kinds[f] == tree::FeatureKind::categorical &&
+          state_.options.monotone_constraints[f] != 0)
+        throw ValueError(error_text(function, "monotone_constraints",
+                                    "0 for categorical feature " + std::to_string(f),
+                                    static_cast<int>(state_.options.monotone_constraints[f])));
     for (const auto& group : state_.options.interaction_constraints)
       for (const std::int32_t f : group)
         if (f >= data.cols())

@@ -100,6 +100,29 @@ std::int64_t partition_sparse_rows(const SparseCodes& block, const SparseTest& t
   return left - out;
 }
 
+/// As partition_rows, but rows go left whose code c has goes_left[c] == 1 (else 0): 256 entries.
+template <class Index>
+std::int64_t partition_rows_by_table(const std::uint8_t* HWY_RESTRICT column,
+                                     const std::uint8_t* HWY_RESTRICT goes_left,
+                                     const RowList& rows, Index* out) {
+  if (rows.size == 0) return 0;
+  Index* left = out;
+  Index* right = out + rows.size - 1;
+  const auto place = [&](Index row) HWY_ATTR {
+    const std::uint8_t to_left = goes_left[column[row]];
+    *left = row;
+    *right = row;
+    left += to_left;
+    right -= 1 - to_left;
+  };
+  if (rows.index == nullptr) {
+    for (std::int64_t i = 0; i < rows.size; ++i) place(static_cast<Index>(rows.first + i));
+  } else {
+    for (std::int64_t i = 0; i < rows.size; ++i) place(rows.index[i]);
+  }
+  return left - out;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 QUERN_NAMESPACE_END

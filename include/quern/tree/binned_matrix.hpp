@@ -22,10 +22,15 @@ inline constexpr std::uint8_t missing_code = 0;
 
 /// Cut points of every feature. Value x of feature f has the code 1 + #{cuts c of f: c <= x}; the
 /// split "codes <= b go left" is the test x < cut(f, b).
+///
+/// Of a categorical feature the values are the categories that have codes of their own: code b is
+/// category values[offsets[f] + b - 1]. The last code, bins(f), stands for all others, those that
+/// were too rare and those that were never seen; no split can choose it.
 struct Cuts {
   std::vector<std::int64_t> offsets = {0};  ///< (features + 1): f has [offsets[f], offsets[f + 1])
   std::vector<double> values;               ///< ascending within a feature, none is NaN
   std::vector<std::uint8_t> has_missing;    ///< (features): a missing value was seen
+  std::vector<std::uint8_t> categorical;    ///< (features): 1 for categories; empty: all numeric
 
   [[nodiscard]] std::int32_t features() const noexcept {
     return static_cast<std::int32_t>(offsets.size()) - 1;
@@ -34,6 +39,13 @@ struct Cuts {
   [[nodiscard]] std::int32_t bins(std::int32_t f) const noexcept {
     const auto i = static_cast<std::size_t>(f);
     return static_cast<std::int32_t>(offsets[i + 1] - offsets[i]) + 1;
+  }
+  [[nodiscard]] bool is_categorical(std::int32_t f) const noexcept {
+    return !categorical.empty() && categorical[static_cast<std::size_t>(f)] != 0;
+  }
+  /// The category of code \p b of categorical feature \p f, b in 1 .. bins(f) - 1.
+  [[nodiscard]] std::uint32_t category(std::int32_t f, std::int32_t b) const noexcept {
+    return static_cast<std::uint32_t>(cut(f, b));
   }
   /// Threshold between bins \p b and b + 1, b in 1 .. bins(f) - 1.
   [[nodiscard]] double cut(std::int32_t f, std::int32_t b) const noexcept {

@@ -12,6 +12,7 @@
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/detail/bin_codes.hpp"
+#include "quern/tree/detail/categories.hpp"
 #include "quern/tree/detail/find_cuts.hpp"
 #include "quern/tree/eigen_dataset.hpp"
 
@@ -31,23 +32,29 @@ struct BinOptions {
 
 /// Cut points of every feature of \p data: at most \p max_bin (2 .. 255) bins each, at quantiles of
 /// the row weights; a feature with no more distinct values than that gets a bin for each of them
-/// (see QuantileSketch for the exact choice). A row of weight 0 moves no cut. The same bits for any
-/// number of threads, storage order and, float values being equal, element type.
-/// Throws ValueError for an infinite feature (with row and column) or a bad max_bin, and what
-/// Dataset::check throws.
+/// (see QuantileSketch for the exact choice). A row of weight 0 moves no cut. A categorical feature
+/// has a bin for each category, whatever max_bin says; of more than 254 the most frequent keep one.
+/// The same bits for any number of threads, storage order and, float values being equal, element
+/// type. Throws ValueError for an infinite feature or no category (with row and column), a bad
+/// max_bin, and what Dataset::check throws.
 [[nodiscard]] inline Cuts make_cuts(const Dataset& data, int max_bin = 255, int threads = 0) {
   data.check("quern::tree::make_cuts");
   if (max_bin < 2 || max_bin > 255)
     throw ValueError(error_text("quern::tree::make_cuts", "max_bin", "2..255", max_bin));
   return std::visit(
-      [&](const auto& m) { return detail::find_cuts(m, data.weights, max_bin, threads); },
+      [&](const auto& m) {
+        Cuts cuts = detail::find_cuts(m, data.weights, max_bin, threads);
+        detail::set_categories(m, data.feature_kinds, data.weights, threads, cuts);
+        return cuts;
+      },
       data.features);
 }
 
 /// Codes of \p data under given cuts (for evaluation data: the training data's). Values beyond the
-/// cuts go to the first or last bin. Columns are not kept where CSR input has fewer than a quarter
-/// of its values. Throws ShapeError when the number of features differs, ValueError for an infinite
-/// feature or more than 255 bins, and what Dataset::check throws.
+/// cuts go to the first or last bin, categories that have none to the last. Columns are not kept
+/// where CSR input has fewer than a quarter of its values. Throws ShapeError when the number of
+/// features differs, ValueError for an infinite feature or more than 255 bins, and what
+/// Dataset::check throws.
 [[nodiscard]] inline BinnedMatrix bin(const Dataset& data, const Cuts& cuts,
                                       const BinOptions& options = {}) {
   data.check("quern::tree::bin");

@@ -201,12 +201,7 @@ class Grower {
   /// Makes the tree's node of a candidate's split and its two children.
   Pair divide(Candidate& c, std::int64_t lefts) {
     const std::int32_t left = tree_.split(c.node);
-    Node& node = tree_.node(c.node);
-    node.feature = c.best.feature;
-    node.threshold = c.best.bin < data_->cuts.bins(c.best.feature)
-                         ? data_->cuts.cut(c.best.feature, c.best.bin)
-                         : static_cast<double>((std::numeric_limits<float>::max)());
-    node.default_left = c.best.missing_left;
+    set_test(tree_.node(c.node), c.best);
     Pair pair;
     pair.left.node = left;
     pair.right.node = left + 1;
@@ -216,12 +211,39 @@ class Grower {
     pair.left.path = pair.right.path = search_.interaction().extended(c.path, c.best.feature);
     if (c.histogram.cells.size() == 0) return pair;  // of a symmetric tree: too little to split
     const std::int64_t first = histograms_.first_cell(c.best.feature);
-    pair.left.sum = c.histogram.sum(first + 1, first + 1 + c.best.bin);
-    if (c.best.missing_left) pair.left.sum += c.histogram.sum(first, first + 1);
+    if (c.best.categorical) {
+      for (int code = 0; code <= data_->cuts.bins(c.best.feature); ++code)
+        if (c.best.goes_left(code))
+          pair.left.sum += c.histogram.sum(first + code, first + code + 1);
+    } else {
+      pair.left.sum = c.histogram.sum(first + 1, first + 1 + c.best.bin);
+      if (c.best.missing_left) pair.left.sum += c.histogram.sum(first, first + 1);
+    }
     pair.right.sum = {c.sum.g - pair.left.sum.g, c.sum.h - pair.left.sum.h};
     divide_bounds(c, pair);
     pair.parent = std::move(c.histogram);
     return pair;
+  }
+
+  void set_test(Node& node, const Split& split) {
+    const Cuts& cuts = data_->cuts;
+    node.feature = split.feature;
+    node.default_left = split.missing_left;
+    if (!split.categorical) {
+      node.threshold = split.bin < cuts.bins(split.feature)
+                           ? cuts.cut(split.feature, split.bin)
+                           : static_cast<double>((std::numeric_limits<float>::max)());
+      return;
+    }
+    node.kind = SplitKind::categorical;
+    node.category_begin = static_cast<std::uint32_t>(tree_.category_words.size());
+    for (int code = 1; code < cuts.bins(split.feature); ++code) {  // categories ascend with codes
+      if (!split.right.contains(code)) continue;
+      const std::uint32_t category = cuts.category(split.feature, code);
+      node.category_count = category / 32 + 1;
+      tree_.category_words.resize(node.category_begin + node.category_count, 0);
+      tree_.category_words.back() |= std::uint32_t{1} << (category % 32);
+    }
   }
 
   /// A monotone split bounds its children by the middle of their weights.

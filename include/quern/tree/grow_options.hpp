@@ -39,7 +39,9 @@ struct GrowOptions {
   std::vector<std::int8_t> monotone;  ///< (features) -1, 0, +1, or empty
   /// Groups of features that may meet on a path (see InteractionConstraints), or empty.
   std::vector<std::vector<std::int32_t>> interaction;
-  int threads = 0;  ///< 0: default_threads()
+  std::int32_t max_cat_to_onehot = 4;  ///< fewer categories than this: one of them against the rest
+  std::int32_t max_cat_threshold = 64;  ///< most categories in a split's set
+  int threads = 0;                      ///< 0: default_threads()
 
   /// -1, 0 or +1 for feature \p f.
   [[nodiscard]] int monotone_of(std::int32_t f) const {

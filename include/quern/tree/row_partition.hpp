@@ -144,6 +144,8 @@ class RowPartition {
     const kernels::RowList rows = list(range);
     std::int32_t* out = moved_.data() + range.begin;
     const CodeColumn column = data_->code_column(split.feature);
+    if (split.categorical && column.codes != nullptr)
+      return route_categories(split, column, rows, out);
     if (column.shared) return route_shared(split, column, rows, out);
     // Codes 1 .. bin go left, and the missing code 0 with them or not.
     const std::uint8_t first = split.missing_left ? 0 : 1;
@@ -151,7 +153,7 @@ class RowPartition {
     if (column.codes != nullptr)
       return QUERN_DISPATCH(partition_rows<std::int32_t>(column.codes, first, count, rows, out));
     const auto f = static_cast<std::size_t>(split.feature);
-    if (data_->block_of[f] >= 0) {
+    if (data_->block_of[f] >= 0 && !split.categorical) {
       const FeatureBlock& block = data_->blocks[static_cast<std::size_t>(data_->block_of[f])];
       if (block.layout == BlockLayout::sparse) return route_sparse(split, block, rows, out);
     }
@@ -160,12 +162,24 @@ class RowPartition {
     for (std::int64_t i = 0; i < rows.size; ++i) {
       const std::int64_t row = rows.index == nullptr ? rows.first + i : rows.index[i];
       const int c = code(*data_, row, split.feature);
-      if (c >= first && c < first + count)
+      if (split.goes_left(c))
         *left++ = static_cast<std::int32_t>(row);
       else
         *right-- = static_cast<std::int32_t>(row);
     }
     return left - out;
+  }
+
+  /// By a table of the bytes that go left; those that are not the feature's are its default code.
+  static std::int64_t route_categories(const Split& split, const CodeColumn& column,
+                                       const kernels::RowList& rows, std::int32_t* out) {
+    std::uint8_t goes_left[256];
+    for (int b = 0; b < 256; ++b) {
+      const bool mine = !column.shared || (b != 0 && b >= column.shift && b < column.end);
+      goes_left[b] = split.goes_left(mine ? b - column.shift : column.default_code) ? 1 : 0;
+    }
+    return QUERN_DISPATCH(
+        partition_rows_by_table<std::int32_t>(column.codes, goes_left, rows, out));
   }
 
   /// By a bundle's byte column. Other features' bytes stand for the default code; where that goes

@@ -17,7 +17,9 @@
 #include "quern/tree/gradient.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -39,14 +41,34 @@ struct WeightBounds {
   double upper = (std::numeric_limits<double>::max)();
 };
 
-/// A chosen split: codes 1 .. bin of the feature go left.
+/// A set of codes.
+struct CodeSet {
+  std::array<std::uint64_t, 4> words{};
+
+  void insert(int code) noexcept {
+    words[static_cast<std::size_t>(code >> 6)] |= std::uint64_t{1} << (code & 63);
+  }
+  [[nodiscard]] bool contains(int code) const noexcept {
+    return (words[static_cast<std::size_t>(code >> 6)] >> (code & 63) & 1) != 0;
+  }
+};
+
+/// A chosen split: codes 1 .. bin of the feature go left; of a categorical feature, all codes but
+/// those of a set.
 struct Split {
   double gain = -(std::numeric_limits<double>::max)();
   std::int32_t feature = -1;
   std::int32_t bin = 0;
   bool missing_left = false;
+  bool categorical = false;
+  CodeSet right = {};  ///< categorical: the codes that go right
 
   [[nodiscard]] bool valid() const noexcept { return feature >= 0; }
+  /// Whether rows with this code (0: missing) go left.
+  [[nodiscard]] bool goes_left(int code) const noexcept {
+    if (code == 0) return missing_left;
+    return categorical ? !right.contains(code) : code <= bin;
+  }
 };
 
 /// Leaf weight of a node with sums \p s, before the learning rate.

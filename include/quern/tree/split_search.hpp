@@ -10,6 +10,7 @@
 #include "quern/core/parallel.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/category_split.hpp"
 #include "quern/tree/column_sampler.hpp"
 #include "quern/tree/gradient.hpp"
 #include "quern/tree/grow_options.hpp"
@@ -173,6 +174,7 @@ class SplitSearch {
 
   void search_feature(const Candidate& c, std::int32_t f, Split& best) const {
     if (histograms_.first_cell(f) < 0) return;
+    if (data_.cuts.is_categorical(f)) return keep_better(search_categories({&c, 1}, f), best);
     const double parent = score_of(c);
     const kernels::SplitScan scan = scan_of(c, f);
     const std::int64_t* cells = cells_of(c, f);
@@ -188,6 +190,7 @@ class SplitSearch {
   [[nodiscard]] Split search_level(const std::vector<Candidate>& level, std::int32_t f) const {
     Split best;
     if (histograms_.first_cell(f) < 0) return best;
+    if (data_.cuts.is_categorical(f)) return search_categories(level, f);
     const std::int32_t bins = data_.cuts.bins(f);
     const bool missing = data_.cuts.has_missing[static_cast<std::size_t>(f)] != 0;
     double right[kernels::split_gain_capacity] = {}, left[kernels::split_gain_capacity] = {};
@@ -209,6 +212,21 @@ class SplitSearch {
       if (!missing) break;
     }
     return best;
+  }
+
+  /// Best split by categorical feature \p f for all of \p nodes together.
+  [[nodiscard]] Split search_categories(std::span<const Candidate> nodes, std::int32_t f) const {
+    const std::int32_t bins = data_.cuts.bins(f);
+    const std::int64_t first = histograms_.first_cell(f);
+    CategorySearch search(f, bins, scale_, options_);
+    for (const Candidate& c : nodes) {
+      if (c.histogram.cells.size() == 0) continue;
+      std::vector<GradientSum<std::int64_t>> sums(static_cast<std::size_t>(bins) + 1);
+      for (std::int64_t code = 0; code <= bins; ++code)
+        sums[static_cast<std::size_t>(code)] = c.histogram.sum(first + code, first + code + 1);
+      search.add_node(std::move(sums), c.sum, c.bounds);
+    }
+    return search.best();
   }
 
   [[nodiscard]] kernels::SplitScan scan_of(const Candidate& c, std::int32_t f) const {

@@ -11,6 +11,7 @@
 #include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/detail/categories.hpp"
 #include "quern/tree/detail/feature_blocks.hpp"
 #include "quern/tree/detail/key_tiles.hpp"
 #include "quern/tree/float_key.hpp"
@@ -42,8 +43,9 @@ class DenseCoder {
  public:
   using Key = KeyOf<T>;
 
-  void run(const MatrixView<const T>& m, const std::vector<Key>& cuts, BlockRange rows,
-           BlockRange features, BinnedMatrix& out) {
+  void run(const MatrixView<const T>& m, const std::vector<Key>& cuts,
+           const std::vector<CategoryTable>& categories, BlockRange rows, BlockRange features,
+           BinnedMatrix& out) {
     keys_.reset(static_cast<std::size_t>(features.size() * tile_stride));
     tables_.resize(static_cast<std::size_t>(features.size()));
     for (std::int64_t f = features.begin; f < features.end; ++f)
@@ -51,11 +53,12 @@ class DenseCoder {
           cuts.data() + out.cuts.offsets[static_cast<std::size_t>(f)],
           out.cuts.bins(static_cast<std::int32_t>(f)) - 1);
     for (std::int64_t begin = rows.begin; begin < rows.end; begin += tile_rows)
-      tile(m, {begin, (std::min)(begin + tile_rows, rows.end)}, features, out);
+      tile(m, categories, {begin, (std::min)(begin + tile_rows, rows.end)}, features, out);
   }
 
  private:
-  void tile(const MatrixView<const T>& m, BlockRange rows, BlockRange features, BinnedMatrix& out) {
+  void tile(const MatrixView<const T>& m, const std::vector<CategoryTable>& categories,
+            BlockRange rows, BlockRange features, BinnedMatrix& out) {
     summaries_.assign(static_cast<std::size_t>(features.size()), {});
     load_keys(m, rows, features.begin, features.size(), keys_.data(), summaries_.data());
     for (std::int64_t j = 0; j < features.size(); ++j) {
@@ -64,8 +67,19 @@ class DenseCoder {
       if (summaries_[at].infinite)
         throw_infinite_in<T>("quern::tree::bin", keys, rows, features.begin + j);
       std::uint8_t* const codes = out.columns.data() + (features.begin + j) * out.rows + rows.begin;
-      QUERN_DISPATCH(bin_codes(keys, rows.size(), tables_[at].search(), codes));
+      const std::int64_t f = features.begin + j;
+      if (out.cuts.is_categorical(static_cast<std::int32_t>(f)))
+        category_codes(keys, rows.size(), categories[static_cast<std::size_t>(f)], codes);
+      else
+        QUERN_DISPATCH(bin_codes(keys, rows.size(), tables_[at].search(), codes));
     }
+  }
+
+  static void category_codes(const Key* keys, std::int64_t size, const CategoryTable& table,
+                             std::uint8_t* codes) {
+    for (std::int64_t i = 0; i < size; ++i)
+      codes[i] = keys[i] == kernels::missing_key<Key> ? missing_code
+                                                      : table.code(float_of_key<T>(keys[i]));
   }
 
   std::vector<CodeTable<Key>> tables_;
@@ -77,6 +91,7 @@ class DenseCoder {
 template <class T>
 void bin_features(const MatrixView<const T>& x, BlockUse use, int threads, BinnedMatrix& m) {
   const std::vector<KeyOf<T>> cuts = cut_keys<T>(m.cuts);
+  const std::vector<CategoryTable> categories = category_tables(m.cuts);
   m.columns.reset(static_cast<std::size_t>(m.rows * x.cols()));
   const std::int64_t groups = block_count(x.cols(), tile_features<T>);
   std::vector<DenseCoder<T>> coders(static_cast<std::size_t>(worker_count(threads)));
@@ -84,7 +99,7 @@ void bin_features(const MatrixView<const T>& x, BlockUse use, int threads, Binne
       groups * block_count(m.rows, code_rows),
       [&](std::int64_t task) {
         coders[static_cast<std::size_t>(this_worker())].run(
-            x, cuts, block_range(m.rows, code_rows, task / groups),
+            x, cuts, categories, block_range(m.rows, code_rows, task / groups),
             block_range(x.cols(), tile_features<T>, task % groups), m);
       },
       threads);
@@ -97,7 +112,11 @@ template <class T>
 class CsrCoder {
  public:
   CsrCoder(const CsrView<T>& x, const Cuts& cuts)
-      : x_(x), offsets_(cuts.offsets), keys_(cut_keys<T>(cuts)) {}
+      : x_(x),
+        offsets_(cuts.offsets),
+        keys_(cut_keys<T>(cuts)),
+        cuts_(cuts),
+        categories_(category_tables(cuts)) {}
 
   /// Calls fn(row, column, code) for the stored values that are not missing, in order.
   template <class F>
@@ -118,6 +137,8 @@ class CsrCoder {
 
  private:
   std::uint8_t code(KeyOf<T> key, std::size_t column) const {
+    if (cuts_.is_categorical(static_cast<std::int32_t>(column)))
+      return categories_[column].code(float_of_key<T>(key));
     const auto begin = keys_.begin() + offsets_[column];
     const auto end = keys_.begin() + offsets_[column + 1];
     return static_cast<std::uint8_t>(1 + (std::upper_bound(begin, end, key) - begin));
@@ -126,6 +147,8 @@ class CsrCoder {
   const CsrView<T>& x_;
   const std::vector<std::int64_t>& offsets_;
   std::vector<KeyOf<T>> keys_;
+  const Cuts& cuts_;
+  std::vector<CategoryTable> categories_;
 };
 
 /// What is counted of one CSR column.
