@@ -13,6 +13,7 @@
 #include "quern/boosting/explain.hpp"
 #include "quern/boosting/history.hpp"
 #include "quern/boosting/importance.hpp"
+#include "quern/boosting/leaf_values.hpp"
 #include "quern/boosting/linear_predict.hpp"
 #include "quern/boosting/linear_rounds.hpp"
 #include "quern/boosting/margins.hpp"

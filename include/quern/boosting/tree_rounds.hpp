@@ -7,6 +7,7 @@
 #define QUERN_BOOSTING_TREE_ROUNDS_HPP
 
 #include "quern/boosting/dart.hpp"
+#include "quern/boosting/leaf_values.hpp"
 #include "quern/boosting/margins.hpp"
 #include "quern/boosting/predictor.hpp"
 #include "quern/boosting/sampling.hpp"
@@ -87,7 +88,8 @@ class TreeRounds final : public RoundMaker {
   explicit TreeRounds(TrainState& state)
       : state_(state),
         foreign_(state.model.trees.size()),
-        grower_(state.train.binned, state.options.grow()) {
+        grower_(state.train.binned, state.options.grow()),
+        leaves_(state) {
     if (!state.options.is_dart()) return;
     state.model.tree_weights.resize(foreign_, 1.0);
     dart_.emplace_back(state.train, state);
@@ -149,7 +151,10 @@ class TreeRounds final : public RoundMaker {
 
   void grow(std::uint64_t number, std::int32_t output, std::int32_t p, const RowSample& sample) {
     const std::span<const tree::GradientPair> gradients = weighted(output, sample);
-    tree::Tree tree = grower_.grow(gradients, sample.rows, tree_seed(number, output, p));
+    tree::Tree tree =
+        grower_.grow(leaves_.fitted(gradients, sample), sample.rows, tree_seed(number, output, p));
+    const double rate = state_.learning_rate / state_.options.num_parallel_tree;
+    leaves_.set(tree, grower_, output, rate, gradients, sample);
     if (state_.options.linear_tree) fit_leaves(tree, gradients);
     const bool at_once = dart_.empty() && state_.options.num_parallel_tree == 1;
     if (at_once) add_to_margins(tree, output, sample.all());
@@ -234,6 +239,7 @@ class TreeRounds final : public RoundMaker {
   TrainState& state_;
   std::size_t foreign_;  ///< trees that the model had before
   tree::Grower grower_;
+  LeafSetter leaves_;
   std::vector<tree::GradientPair> weighted_;
   std::vector<DartMargins> dart_;  ///< of the training set and each evaluation set; empty: gbtree
   std::vector<double> best_weights_;  ///< dart: of the best round

@@ -165,23 +165,26 @@ struct WeightedValue {
   double weight = 1;
 };
 
-/// Quantile of \p values at level \p alpha, which are sorted by it; \p weighted: whether the
+/// Quantile of \p values at level \p alpha, whose order is changed; \p weighted: whether the
 /// weights count. XGBoost's: without weights the 1-based position alpha (n + 1) of the sorted
 /// values, linear in between and clamped to the ends; with them the first value at which the
 /// cumulated weight reaches alpha of the whole. 0 without values.
 inline double quantile(std::vector<WeightedValue>& values, double alpha, bool weighted) {
   if (values.empty()) return 0;
-  std::sort(values.begin(), values.end(), [](const WeightedValue& a, const WeightedValue& b) {
+  const auto less = [](const WeightedValue& a, const WeightedValue& b) {
     return a.value != b.value ? a.value < b.value : a.weight < b.weight;
-  });
-  const auto n = static_cast<double>(values.size());
+  };
   if (!weighted) {
+    const auto n = static_cast<double>(values.size());
     const double position = (std::clamp)(alpha * (n + 1), 1.0, n);
     const double below = std::floor(position);
-    const auto i = static_cast<std::size_t>(below) - 1;
-    const double next = i + 1 < values.size() ? values[i + 1].value : values[i].value;
-    return values[i].value + (position - below) * (next - values[i].value);
+    const auto at = values.begin() + static_cast<std::ptrdiff_t>(below) - 1;
+    std::nth_element(values.begin(), at, values.end(), less);
+    const auto next = std::min_element(at + 1, values.end(), less);
+    if (next == values.end()) return at->value;
+    return at->value + (position - below) * (next->value - at->value);
   }
+  std::sort(values.begin(), values.end(), less);
   double total = 0, sum = 0;
   for (const WeightedValue& v : values) total += v.weight;
   for (const WeightedValue& v : values) {
