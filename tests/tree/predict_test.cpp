@@ -204,6 +204,25 @@ TYPED_TEST(Predict, CategoriesOutputsWeightsAndVectorLeaves) {
   at_every_level([&] { expect_as_naive<TypeParam>(f, 90, random); });
 }
 
+TYPED_TEST(Predict, FullAndSymmetricTrees) {
+  std::mt19937 random(14);
+  for (const std::int32_t levels : {1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+    SCOPED_TRACE(levels);
+    Forest f{.weights = {}, .base = {0.5, -1}};
+    for (std::int32_t t = 0; t < 19; ++t) {
+      const bool symmetric = t % 3 == 0;
+      f.trees.push_back(random_full_tree({.grid = t % 2 == 0 ? 16 : 0}, levels, symmetric,
+                                         symmetric ? 0 : 0.1, random));
+      f.outputs.push_back(t % 5 == 4 ? 1 : 0);
+      f.weights.push_back(t % 4 == 0 ? 0.3 : 1.0);
+      if (symmetric) f.trees.back().check(f.features, "symmetric");
+    }
+    at_every_level([&] { expect_as_naive<TypeParam>(f, 90, random); });
+    f.input = InputType::float64;
+    expect_as_naive<TypeParam>(f, 70, random, 2);
+  }
+}
+
 TYPED_TEST(Predict, AnyThreads) {
   std::mt19937 random(8);
   const Forest f{.trees = random_trees(5, {.leaves = 30}, random)};

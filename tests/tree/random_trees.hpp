@@ -80,6 +80,37 @@ inline std::vector<tree::Tree> random_trees(int count, const TreeShape& shape,
   return trees;
 }
 
+/// All leaves at \p levels but for a share \p cut of the subtrees; \p symmetric: one test a level.
+inline tree::Tree random_full_tree(const TreeShape& shape, std::int32_t levels, bool symmetric,
+                                   double cut, std::mt19937& random) {
+  tree::Tree tree;
+  std::normal_distribution<double> normal;
+  std::uniform_real_distribution<double> uniform;
+  std::vector<std::int32_t> level = {0};
+  for (std::int32_t l = 0; l < levels; ++l) {
+    std::vector<std::int32_t> next;
+    tree::Node test;
+    for (const std::int32_t at : level) {
+      if (at > 0 && uniform(random) < cut) continue;
+      if (!symmetric || at == level[0]) {
+        test.feature = static_cast<std::int32_t>(random() % static_cast<unsigned>(shape.features));
+        test.threshold = random_threshold(shape, random);
+        test.default_left = (random() & 1u) != 0;
+      }
+      const std::int32_t left = tree.split(at);
+      tree.node(at).feature = test.feature;
+      tree.node(at).threshold = test.threshold;
+      tree.node(at).default_left = test.default_left;
+      next.push_back(left);
+      next.push_back(left + 1);
+    }
+    level = next;
+  }
+  for (tree::Node& n : tree.nodes) n.value = normal(random);
+  tree.symmetric = symmetric && cut == 0;
+  return tree;
+}
+
 /// Values on and off the thresholds' grid, whole numbers, zeros of both signs, infinities, NaN.
 template <class T>
 std::vector<T> random_features(std::int64_t size, std::mt19937& random, double missing = 0.15) {

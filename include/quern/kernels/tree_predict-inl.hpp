@@ -60,6 +60,92 @@ bool tree_keys(const Key* bits, std::int64_t size, Key infinity_bits, Key* keys)
 
 namespace tree_detail {
 
+#if HWY_TARGET != HWY_SCALAR
+/// Four columns of row 0 and, in the upper half of a vector of eight, of row 4.
+template <class D>
+HWY_INLINE hn::Vec<D> load_rows(D d, const std::int32_t* HWY_RESTRICT from,
+                                std::int64_t row_stride) {
+  const hn::Full128<std::int32_t> d4;
+  if constexpr (hn::MaxLanes(D()) == 8) {
+    return hn::Combine(d, hn::LoadU(d4, from + 4 * row_stride), hn::LoadU(d4, from));
+  } else {
+    return hn::LoadU(d, from);
+  }
+}
+#endif
+
+}  // namespace tree_detail
+
+/// keys[slots[c] * stride + r] = key of bits[r * row_stride + c] for rows r and columns c <
+/// columns, where slots[c] >= 0. missing[slots[c]] = 1 where one of these keys, or of one of the
+/// three columns beside, may be missing, else 0.
+template <class Key>
+void tree_keys_of_rows(const Key* HWY_RESTRICT bits, std::int64_t row_stride, std::int64_t rows,
+                       std::int64_t columns, const std::int32_t* HWY_RESTRICT slots,
+                       Key infinity_bits, std::int64_t stride, Key* HWY_RESTRICT keys,
+                       std::uint8_t* HWY_RESTRICT missing) {
+  static_assert(sizeof(Key) == 4);
+  std::int64_t c = 0, whole = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::CappedTag<std::int32_t, 8> d;
+  const hn::Repartition<std::int64_t, decltype(d)> d64;
+  const std::int64_t lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const auto magnitude_mask = hn::Set(d, hwy::LimitsMax<std::int32_t>());
+  const auto infinity = hn::Set(d, infinity_bits);
+  const auto nan = hn::Set(d, missing_key<std::int32_t>);
+  whole = rows / lanes * lanes;
+  for (; c + 4 <= columns; c += 4) {
+    auto largest = hn::Zero(d);
+    const auto put = [&](auto column, std::int32_t slot, std::int64_t r) {
+      const auto b = hn::BitCast(d, column);
+      const auto sign = hn::BroadcastSignBit(b);
+      const auto magnitude = hn::And(b, magnitude_mask);
+      const auto number = hn::Sub(hn::Xor(magnitude, sign), sign);
+      largest = hn::Max(magnitude, largest);
+      if (slot < 0) return;
+      hn::StoreU(hn::IfThenElse(hn::Gt(magnitude, infinity), nan, number), d,
+                 keys + slot * stride + r);
+    };
+    for (std::int64_t r = 0; r < whole; r += lanes) {
+      const Key* HWY_RESTRICT from = bits + r * row_stride + c;
+      const auto x0 = tree_detail::load_rows(d, from, row_stride);
+      const auto x1 = tree_detail::load_rows(d, from + row_stride, row_stride);
+      const auto x2 = tree_detail::load_rows(d, from + 2 * row_stride, row_stride);
+      const auto x3 = tree_detail::load_rows(d, from + 3 * row_stride, row_stride);
+      const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d, x0, x1));
+      const auto low23 = hn::BitCast(d64, hn::InterleaveLower(d, x2, x3));
+      const auto high01 = hn::BitCast(d64, hn::InterleaveUpper(d, x0, x1));
+      const auto high23 = hn::BitCast(d64, hn::InterleaveUpper(d, x2, x3));
+      put(hn::InterleaveLower(d64, low01, low23), slots[c], r);
+      put(hn::InterleaveUpper(d64, low01, low23), slots[c + 1], r);
+      put(hn::InterleaveLower(d64, high01, high23), slots[c + 2], r);
+      put(hn::InterleaveUpper(d64, high01, high23), slots[c + 3], r);
+    }
+    const std::uint8_t any = hn::AllFalse(d, hn::Gt(largest, infinity)) ? 0 : 1;
+    for (std::int64_t i = 0; i < 4; ++i) {
+      if (slots[c + i] >= 0) missing[slots[c + i]] = any;
+    }
+  }
+#endif
+  const std::int64_t in_vectors = c;
+  for (c = 0; c < columns; ++c) {
+    if (slots[c] < 0) continue;
+    std::int32_t* HWY_RESTRICT to = keys + slots[c] * stride;
+    bool any = c < in_vectors && missing[slots[c]] != 0;
+    for (std::int64_t r = c < in_vectors ? whole : 0; r < rows; ++r) {
+      const std::int32_t b = bits[r * row_stride + c];
+      const std::int32_t magnitude = b & hwy::LimitsMax<std::int32_t>();
+      any = any || magnitude > infinity_bits;
+      to[r] = magnitude > infinity_bits ? missing_key<std::int32_t>
+              : b < 0                   ? -magnitude
+                                        : magnitude;
+    }
+    missing[slots[c]] = any ? 1 : 0;
+  }
+}
+
+namespace tree_detail {
+
 /// Number of the 16 table entries that are below \p key.
 template <class D, class Key>
 HWY_INLINE std::size_t count_below(D d, const Key* HWY_RESTRICT table, hn::Vec<D> key) {
@@ -173,6 +259,61 @@ void tree_codes(const Key* HWY_RESTRICT keys, std::int64_t rows, const Key* HWY_
 #endif
 }
 
+namespace tree_detail {
+
+#if HWY_TARGET != HWY_SCALAR
+/// Bucket of each of the keys.
+template <class D>
+HWY_INLINE hn::Vec<D> bucket_of(D d, hn::Vec<D> key, const CodeBuckets& map) {
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToFloat<D> df;
+  const auto low = hn::Set(d, map.low);
+  const auto clamped = hn::Min(hn::Max(key, low), hn::Set(d, map.high));
+  if (map.scale == 0.0f) {
+    // The difference of two keys can need all 32 bits.
+    const auto above = hn::Sub(hn::BitCast(du, clamped), hn::BitCast(du, low));
+    return hn::BitCast(d, hn::ShiftRightSame(above, map.shift));
+  }
+  const auto sign = hn::BroadcastSignBit(clamped);
+  const auto magnitude = hn::Sub(hn::Xor(clamped, sign), sign);
+  const auto bits = hn::Or(magnitude, hn::And(sign, hn::Set(d, missing_key<std::int32_t>)));
+  const auto scaled = hn::Mul(hn::BitCast(df, bits), hn::Set(df, map.scale));
+  return hn::Sub(hn::ConvertTo(d, scaled), hn::Set(d, map.base));
+}
+#endif
+
+}  // namespace tree_detail
+
+/// What tree_codes() does, by way of buckets.
+template <class Key>
+void tree_codes_by_buckets(const Key* HWY_RESTRICT keys, std::int64_t rows,
+                           const Key* HWY_RESTRICT table, const CodeBuckets& map,
+                           const std::uint8_t* HWY_RESTRICT starts,
+                           std::uint8_t* HWY_RESTRICT codes) {
+#if HWY_TARGET == HWY_SCALAR
+  (void)map;
+  (void)starts;
+  tree_detail::codes_by_steps(keys, rows, table, codes);
+#else
+  const hn::CappedTag<Key, 16> d;
+  const hn::CappedTag<Key, bucket_thresholds> d8;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  HWY_ALIGN Key bucket[64];
+  for (std::int64_t r = 0; r < rows; r += 64) {
+    for (std::int64_t i = 0; i < 64; i += n)
+      hn::Store(tree_detail::bucket_of(d, hn::LoadU(d, keys + r + i), map), d, bucket + i);
+    for (std::int64_t i = 0; i < 64; ++i) {
+      const std::size_t first = starts[bucket[i]];
+      const auto key = hn::Set(d8, keys[r + i]);
+      std::size_t inside = 0;
+      for (std::size_t j = 0; j < std::size_t{bucket_thresholds}; j += hn::Lanes(d8))
+        inside += hn::CountTrue(d8, hn::Gt(key, hn::LoadU(d8, table + first + j)));
+      codes[r + i] = static_cast<std::uint8_t>((first + inside) ^ 0x80u);
+    }
+  }
+#endif
+}
+
 /// Codes of a missing value that goes right: 255 - 128 where keys[r] is missing.
 template <class Key>
 void tree_codes_missing_right(const Key* HWY_RESTRICT keys, std::int64_t rows,
@@ -274,6 +415,190 @@ void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
   }
   for (; r < rows; r += lanes) {
     tree_detail::lanes_by_1(d, signed_codes + r, stride, nodes, count, signed_leaves + r);
+  }
+#endif
+}
+
+namespace tree_detail {
+
+#if HWY_TARGET == HWY_SCALAR
+template <class Byte>
+void full_by_rows(const Byte* codes, const SplitNode* nodes, std::int32_t levels, std::int64_t rows,
+                  Byte* leaves) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int32_t leaf = 0;
+    const SplitNode* node = nodes;
+    for (std::int32_t half = 1 << (levels - 1); half > 0; half /= 2) {
+      const bool left = static_cast<std::int8_t>(codes[std::int64_t{node->offset} + r]) <
+                        static_cast<std::int8_t>(node->code);
+      leaf += left ? 0 : half;
+      node += left ? 1 : half;
+    }
+    leaves[r] = static_cast<Byte>(leaf);
+  }
+}
+#else
+/// Leaves of two vectors of rows in the subtree of \p node. From below: a node chooses between what
+/// its children chose, one compare and one select, and which node a row stands at is never asked.
+template <int Levels, class D>
+HWY_INLINE void full_subtree(D d, const std::int8_t* HWY_RESTRICT codes,
+                             const SplitNode* HWY_RESTRICT node, hn::Vec<D>& a, hn::Vec<D>& b) {
+  auto other_a = a, other_b = b;
+  if constexpr (Levels > 1) {
+    full_subtree<Levels - 1>(d, codes, node + 1, a, b);
+    full_subtree<Levels - 1>(d, codes, node + (1 << (Levels - 1)), other_a, other_b);
+  }
+  const std::int8_t* HWY_RESTRICT c = codes + node->offset;
+  const auto code = broadcast4(d, node->code);
+  const auto left_a = hn::Gt(code, hn::LoadU(d, c));
+  const auto left_b = hn::Gt(code, hn::LoadU(d, c + hn::Lanes(d)));
+  if constexpr (Levels > 1) {
+    a = hn::IfThenElse(left_a, a, other_a);
+    b = hn::IfThenElse(left_b, b, other_b);
+  } else {
+    const auto right = broadcast4(d, node->right_leaf);
+    a = hn::Add(right, hn::VecFromMask(d, left_a));
+    b = hn::Add(right, hn::VecFromMask(d, left_b));
+  }
+}
+
+/// Hides where a pointer comes from. What is read through it is then not loaded before the loop, to
+/// be kept on the stack for want of registers.
+template <class T>
+HWY_INLINE const T* launder(const T* pointer) {
+#if HWY_COMPILER_GCC || HWY_COMPILER_CLANG
+  asm volatile("" : "+r"(pointer));
+#endif
+  return pointer;
+}
+
+template <int Levels>
+void full_by_vectors(const std::int8_t* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
+                     std::int64_t rows, std::int8_t* HWY_RESTRICT leaves) {
+  const hn::CappedTag<std::int8_t, 32> d;  // two of them: rows are padded to 64
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  for (std::int64_t r = 0; r < rows; r += 2 * n) {
+    auto a = hn::Zero(d), b = a;
+    full_subtree<Levels>(d, codes + r, launder(nodes), a, b);
+    hn::StoreU(a, d, leaves + r);
+    hn::StoreU(b, d, leaves + r + n);
+  }
+}
+#endif
+
+}  // namespace tree_detail
+
+/// leaves[r] = number, from the left, of the leaf that row r reaches in a full tree of 3 to
+/// `full_tree_levels` levels, whose inner nodes lie in preorder. Buffers as for tree_lanes().
+template <class Byte>
+void tree_full(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
+               std::int32_t levels, std::int64_t rows, Byte* HWY_RESTRICT leaves) {
+#if HWY_TARGET == HWY_SCALAR
+  tree_detail::full_by_rows(codes, nodes, levels, rows, leaves);
+#else
+  const std::int8_t* signed_codes = reinterpret_cast<const std::int8_t*>(codes);
+  std::int8_t* signed_leaves = reinterpret_cast<std::int8_t*>(leaves);
+  if (levels == 6) {
+    tree_detail::full_by_vectors<6>(signed_codes, nodes, rows, signed_leaves);
+  } else if (levels == 5) {
+    tree_detail::full_by_vectors<5>(signed_codes, nodes, rows, signed_leaves);
+  } else if (levels == 4) {
+    tree_detail::full_by_vectors<4>(signed_codes, nodes, rows, signed_leaves);
+  } else {
+    tree_detail::full_by_vectors<3>(signed_codes, nodes, rows, signed_leaves);
+  }
+#endif
+}
+
+/// leaves[r] = number, from the left, of the leaf that row r reaches in a symmetric tree of up to
+/// eight \p levels. Buffers as for tree_lanes().
+template <class Byte>
+void tree_symmetric(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
+                    std::int32_t levels, std::int64_t rows, Byte* HWY_RESTRICT leaves) {
+  const hn::CappedTag<std::int8_t, 64> d;
+  const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int8_t* signed_codes = reinterpret_cast<const std::int8_t*>(codes);
+  std::int8_t* signed_leaves = reinterpret_cast<std::int8_t*>(leaves);
+  const auto last = hn::Set(d, static_cast<std::int8_t>((1 << levels) - 1));
+  for (std::int64_t r = 0; r < rows; r += n) {
+    auto leaf = hn::Zero(d);
+    for (std::int32_t i = 0; i < levels; ++i) {
+      const auto code = hn::Set(d, static_cast<std::int8_t>(nodes[i].code & 0xff));
+      const auto left = hn::Gt(code, hn::LoadU(d, signed_codes + nodes[i].offset + r));
+      leaf = hn::Add(hn::Add(leaf, leaf), hn::VecFromMask(d, left));
+    }
+    // So far -1 for each left turn: from the last leaf back.
+    leaf = hn::Add(leaf, last);
+    hn::StoreU(leaf, d, signed_leaves + r);
+  }
+}
+
+/// For r < rows: sums[r] += values[0][leaves[r]], then += values[1][leaves[r + stride]], … of eight
+/// trees, in this order. Reads leaves of rows up to the next multiple of 64.
+template <class T>
+void tree_add_leaves(const std::uint8_t* HWY_RESTRICT leaves, std::int64_t stride,
+                     const T* const* values, std::int64_t rows, T* HWY_RESTRICT sums) {
+  const T* const v0 = values[0];
+  const T* const v1 = values[1];
+  const T* const v2 = values[2];
+  const T* const v3 = values[3];
+  const T* const v4 = values[4];
+  const T* const v5 = values[5];
+  const T* const v6 = values[6];
+  const T* const v7 = values[7];
+#if HWY_TARGET == HWY_SCALAR
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::uint8_t* at = leaves + r;
+    T sum = sums[r] + v0[at[0]];
+    sum += v1[at[stride]];
+    sum += v2[at[2 * stride]];
+    sum += v3[at[3 * stride]];
+    sum += v4[at[4 * stride]];
+    sum += v5[at[5 * stride]];
+    sum += v6[at[6 * stride]];
+    sums[r] = sum + v7[at[7 * stride]];
+  }
+#else
+  // The eight leaves of a row in one number: half the loads.
+  const hn::Full128<std::uint8_t> d8;
+  const hn::Repartition<std::uint16_t, decltype(d8)> d16;
+  const hn::Repartition<std::uint32_t, decltype(d8)> d32;
+  const hn::Repartition<std::uint64_t, decltype(d8)> d64;
+  HWY_ALIGN std::uint64_t packed[16];
+  for (std::int64_t r = 0; r < rows; r += 16) {
+    const std::uint8_t* HWY_RESTRICT from = leaves + r;
+    const auto a = hn::LoadU(d8, from), b = hn::LoadU(d8, from + stride);
+    const auto c = hn::LoadU(d8, from + 2 * stride), e = hn::LoadU(d8, from + 3 * stride);
+    const auto f = hn::LoadU(d8, from + 4 * stride), g = hn::LoadU(d8, from + 5 * stride);
+    const auto h = hn::LoadU(d8, from + 6 * stride), i = hn::LoadU(d8, from + 7 * stride);
+    const auto spread = [&](auto ab, auto ce, auto fg, auto hi, std::uint64_t* to) {
+      const auto p0 = hn::BitCast(d16, ab), p1 = hn::BitCast(d16, ce);
+      const auto p2 = hn::BitCast(d16, fg), p3 = hn::BitCast(d16, hi);
+      const auto low0 = hn::BitCast(d32, hn::InterleaveLower(d16, p0, p1));
+      const auto high0 = hn::BitCast(d32, hn::InterleaveUpper(d16, p0, p1));
+      const auto low1 = hn::BitCast(d32, hn::InterleaveLower(d16, p2, p3));
+      const auto high1 = hn::BitCast(d32, hn::InterleaveUpper(d16, p2, p3));
+      hn::Store(hn::BitCast(d64, hn::InterleaveLower(d32, low0, low1)), d64, to);
+      hn::Store(hn::BitCast(d64, hn::InterleaveUpper(d32, low0, low1)), d64, to + 2);
+      hn::Store(hn::BitCast(d64, hn::InterleaveLower(d32, high0, high1)), d64, to + 4);
+      hn::Store(hn::BitCast(d64, hn::InterleaveUpper(d32, high0, high1)), d64, to + 6);
+    };
+    spread(hn::InterleaveLower(d8, a, b), hn::InterleaveLower(d8, c, e),
+           hn::InterleaveLower(d8, f, g), hn::InterleaveLower(d8, h, i), packed);
+    spread(hn::InterleaveUpper(d8, a, b), hn::InterleaveUpper(d8, c, e),
+           hn::InterleaveUpper(d8, f, g), hn::InterleaveUpper(d8, h, i), packed + 8);
+    const std::int64_t count = rows - r < 16 ? rows - r : 16;
+    for (std::int64_t j = 0; j < count; ++j) {
+      const std::uint64_t at = packed[j];
+      T sum = sums[r + j] + v0[at & 0xff];
+      sum += v1[at >> 8 & 0xff];
+      sum += v2[at >> 16 & 0xff];
+      sum += v3[at >> 24 & 0xff];
+      sum += v4[at >> 32 & 0xff];
+      sum += v5[at >> 40 & 0xff];
+      sum += v6[at >> 48 & 0xff];
+      sums[r + j] = sum + v7[at >> 56];
+    }
   }
 #endif
 }

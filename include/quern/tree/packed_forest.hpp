@@ -5,8 +5,9 @@
 ///
 /// Every tree is kept as *walk nodes* (children side by side, features as integer keys, a leaf that
 /// leads to itself), which serve single rows and large trees; a tree of at most 256 leaves without
-/// categories also as *lane nodes* over columns of byte codes, which serve batches. Both take the
-/// same decisions and find the same leaves, so the way that is chosen never shows in the result.
+/// categories also over columns of byte codes, which serve batches: as the levels of a symmetric
+/// tree, as a full tree of up to 6 levels, or else as *lane nodes*. All take the same decisions and
+/// find the same leaves, so the way that is chosen never shows in the result.
 
 #ifndef QUERN_TREE_PACKED_FOREST_HPP
 #define QUERN_TREE_PACKED_FOREST_HPP
@@ -14,6 +15,8 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/kernels/tree_predict_types.hpp"
+#include "quern/tree/detail/code_buckets.hpp"
+#include "quern/tree/detail/full_tree.hpp"
 #include "quern/tree/float_key.hpp"
 #include "quern/tree/scratch.hpp"
 #include "quern/tree/tree.hpp"
@@ -68,15 +71,21 @@ struct KeyTables {
   std::vector<Key> codes;            ///< (columns, code_table_size)
 };
 
+/// Rows that are taken through all trees together: their codes stay in the cache.
+inline constexpr std::int64_t predict_tile_rows = 256;
+
 /// Up to 255 thresholds of one feature, for nodes that send missing values one way.
 struct CodeColumn {
   std::int32_t slot = 0;
   std::int32_t thresholds = 0;
   bool missing_right = false;
   bool as_previous = false;  ///< the same thresholds as the column before, which is for the left
+  kernels::CodeBuckets buckets = {};  ///< for float keys
 };
 
 enum class TreeForm : std::uint8_t {
+  symmetric,   ///< one test a level, up to 8 levels
+  full,        ///< 3 to 6 levels, filled up where leaves are missing
   lanes,       ///< at most 256 leaves, numeric splits only
   walk,        ///< numeric splits only
   categories,  ///< has other splits (categories, zeros that are missing) or linear leaves: the
@@ -90,9 +99,12 @@ struct PackedTree {
   std::int32_t depth = 0;
   std::uint32_t root = 0;       ///< first walk node
   std::int32_t original = -1;   ///< categories: index into PackedForest::originals
-  std::int64_t lane_begin = 0;  ///< first lane node
-  std::int64_t lane_count = 0;
-  std::int64_t leaf_begin = 0;  ///< lanes: first entry of leaf_values, leaf_nodes
+  std::int64_t lane_begin = 0;  ///< first lane node, or split node of symmetric and full trees
+  std::int64_t lane_count = 0;  ///< lane nodes, or levels of symmetric and full trees
+  std::int64_t leaf_begin = 0;  ///< but for walk: first entry of leaf_values, leaf_nodes
+
+  /// Whether batches find its leaves by codes.
+  [[nodiscard]] bool by_codes() const noexcept { return form <= TreeForm::lanes; }
 };
 
 /// Distinct thresholds of one feature, ascending; filled while packing.
@@ -107,6 +119,12 @@ struct FeatureThresholds {
     const std::int32_t second = used[0] && side == 1 ? 1 : 0;
     return first_column + rank / kernels::code_thresholds * sides + second;
   }
+};
+
+/// Where a threshold is found: its column, and the code up to which rows are below it.
+struct CodePlace {
+  std::int32_t column = 0;
+  std::int32_t code = 0;
 };
 
 }  // namespace detail
@@ -129,22 +147,29 @@ class PackedForest {
   InputType input_type = InputType::float32;
   std::vector<double> base;                          ///< (outputs)
   std::vector<std::int32_t> slot_features;           ///< (slots): the features that are tested
-  std::vector<std::int32_t> feature_slots;           ///< (features): slot, or -1
+  std::vector<std::int32_t> feature_slots;           ///< (last tested feature + 1): slot, or -1
   std::vector<detail::CodeColumn> columns;           ///< by slot
   std::vector<detail::PackedTree> packed;            ///< in the order in which they are added
   std::vector<std::vector<std::int32_t>> by_output;  ///< (outputs): indices into packed
   std::vector<kernels::LaneNode> lane_nodes;
-  std::vector<double> leaf_values;           ///< lanes: weighted, from left to right
-  std::vector<std::int32_t> leaf_nodes;      ///< lanes: node of the original tree
+  std::vector<kernels::SplitNode> split_nodes;
+  std::vector<std::uint8_t> bucket_starts;   ///< (columns, code_buckets)
+  std::vector<double> leaf_values;           ///< weighted, as the tree's form numbers its leaves
+  std::vector<std::int32_t> leaf_nodes;      ///< the same leaves: node of the original tree
   std::vector<double> walk_values;           ///< (walk nodes): weighted, inner nodes 0
   std::vector<std::int32_t> walk_originals;  ///< (walk nodes): node of the original tree
   std::vector<Tree> originals;               ///< trees of the form categories
   detail::KeyTables<std::int32_t> float_tables;
   detail::KeyTables<std::int64_t> double_tables;  ///< empty unless the input type is float64
-  bool any_walk = false;                          ///< a tree that has no lane form
+  bool any_walk = false;                          ///< a tree that codes do not serve
   /// Working memory of predictions; copies of a forest share it.
   std::shared_ptr<detail::ScratchPool> scratch = std::make_shared<detail::ScratchPool>();
 
+  /// Slot of feature \p f, -1 where no tree tests it.
+  [[nodiscard]] std::int32_t slot_of(std::int32_t f) const noexcept {
+    const auto i = static_cast<std::size_t>(f);
+    return i < feature_slots.size() ? feature_slots[i] : -1;
+  }
   [[nodiscard]] std::int64_t slots() const noexcept {
     return static_cast<std::int64_t>(slot_features.size());
   }
@@ -157,12 +182,15 @@ class PackedForest {
   void add_tree(const ForestSource& source, std::size_t t, std::int32_t output,
                 std::int32_t vector);
   void add_walk(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
-  void add_lanes(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
+  void add_leaves(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
+  void add_thresholds(const Tree& tree);
   [[nodiscard]] double comparable(double threshold) const noexcept;
   void collect_thresholds();
   void make_columns();
   void add_code_table(const double* values, std::int32_t count);
+  [[nodiscard]] detail::CodePlace place_of(const Node& n) const;
   void make_lane_nodes(const Tree& tree, detail::PackedTree& packed);
+  void make_split_nodes(const Tree& tree, detail::PackedTree& packed);
 
   std::vector<detail::FeatureThresholds> thresholds_;  // (slots), while packing
 };
@@ -227,7 +255,13 @@ inline void PackedForest::check(const ForestSource& source) {
 }
 
 inline void PackedForest::assign_slots(const ForestSource& source) {
-  feature_slots.assign(static_cast<std::size_t>(features), -1);
+  // Only as long as it has to be: a model may say that it has two billion features.
+  std::int32_t last = -1;
+  for (const Tree& tree : source.trees) {
+    for (const Node& n : tree.nodes) last = (std::max)(last, n.is_leaf() ? -1 : n.feature);
+    for (const std::int32_t f : tree.linear.features) last = (std::max)(last, f);
+  }
+  feature_slots.assign(static_cast<std::size_t>(last + 1), -1);
   for (const Tree& tree : source.trees) {
     for (const Node& n : tree.nodes) {
       if (!n.is_leaf()) feature_slots[static_cast<std::size_t>(n.feature)] = 0;
@@ -277,25 +311,38 @@ inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t
   }
 }
 
-inline void PackedForest::add_lanes(const Tree& tree, double weight, std::int32_t vector,
-                                    detail::PackedTree& out) {
-  out.leaf_begin = static_cast<std::int64_t>(leaf_values.size());
-  std::vector<std::int32_t> stack = {0};
-  while (!stack.empty()) {
-    const std::int32_t i = stack.back();
-    stack.pop_back();
+inline void PackedForest::add_thresholds(const Tree& tree) {
+  for (std::int32_t i = 0; i < tree.size(); ++i) {
     const Node& n = tree.node(i);
-    if (n.is_leaf()) {
-      leaf_values.push_back(weight * detail::leaf_value(tree, i, vector));
-      leaf_nodes.push_back(i);
-      continue;
-    }
+    if (n.is_leaf()) continue;
     const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
     thresholds_[slot].values.push_back(comparable(n.threshold));
     thresholds_[slot].used[n.missing_left() ? 0 : 1] = true;
-    stack.push_back(n.right);
-    stack.push_back(n.left);
   }
+}
+
+inline void PackedForest::add_leaves(const Tree& tree, double weight, std::int32_t vector,
+                                     detail::PackedTree& out) {
+  out.leaf_begin = static_cast<std::int64_t>(leaf_values.size());
+  const auto add = [&](std::int32_t i) {
+    leaf_values.push_back(weight * detail::leaf_value(tree, i, vector));
+    leaf_nodes.push_back(i);
+  };
+  if (out.form == detail::TreeForm::lanes) {
+    std::vector<std::int32_t> stack = {0};
+    while (!stack.empty()) {
+      const std::int32_t i = stack.back();
+      stack.pop_back();
+      if (tree.node(i).is_leaf()) {
+        add(i);
+      } else {
+        stack.push_back(tree.node(i).right);
+        stack.push_back(tree.node(i).left);
+      }
+    }
+    return;
+  }
+  detail::full_leaves(tree, 0, static_cast<std::int32_t>(out.lane_count), add);
 }
 
 inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, std::int32_t output,
@@ -320,10 +367,18 @@ inline void PackedForest::add_tree(const ForestSource& source, std::size_t t, st
     add_walk(tree, weight, vector, out);
     if (tree.leaves() <= 256) {
       out.form = detail::TreeForm::lanes;
-      add_lanes(tree, weight, vector, out);
+      if (const std::int32_t levels = detail::symmetric_levels(tree); levels > 0) {
+        out.form = detail::TreeForm::symmetric;
+        out.lane_count = levels;
+      } else if (const std::int32_t full = detail::full_levels(tree, out.depth); full > 0) {
+        out.form = detail::TreeForm::full;
+        out.lane_count = full;
+      }
+      add_leaves(tree, weight, vector, out);
+      add_thresholds(tree);
     }
   }
-  any_walk = any_walk || out.form != detail::TreeForm::lanes;
+  any_walk = any_walk || !out.by_codes();
   by_output[static_cast<std::size_t>(out.output)].push_back(
       static_cast<std::int32_t>(packed.size()));
   packed.push_back(out);
@@ -346,8 +401,10 @@ inline void PackedForest::make_columns() {
       const std::size_t count = (std::min)(feature.values.size() - at, most);
       for (std::size_t side = 0; side < 2; ++side) {
         if (!feature.used[side]) continue;
-        columns.push_back({static_cast<std::int32_t>(slot), static_cast<std::int32_t>(count),
-                           side == 1, side == 1 && feature.used[0]});
+        columns.push_back({.slot = static_cast<std::int32_t>(slot),
+                           .thresholds = static_cast<std::int32_t>(count),
+                           .missing_right = side == 1,
+                           .as_previous = side == 1 && feature.used[0]});
         add_code_table(feature.values.data() + at, static_cast<std::int32_t>(count));
       }
     }
@@ -359,9 +416,43 @@ inline void PackedForest::add_code_table(const double* values, std::int32_t coun
   const std::size_t end = begin + std::size_t{kernels::code_table_size};
   float_tables.codes.resize(end);
   detail::fill_code_table<float>(values, count, float_tables.codes.data() + begin);
+  bucket_starts.resize(columns.size() * std::size_t{kernels::code_buckets});
+  columns.back().buckets = detail::choose_buckets(
+      float_tables.codes.data() + begin, count,
+      bucket_starts.data() + bucket_starts.size() - std::size_t{kernels::code_buckets});
   if (!compares_doubles()) return;
   double_tables.codes.resize(end);
   detail::fill_code_table<double>(values, count, double_tables.codes.data() + begin);
+}
+
+inline detail::CodePlace PackedForest::place_of(const Node& n) const {
+  const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
+  const std::vector<double>& values = thresholds_[slot].values;
+  const auto rank = static_cast<std::int32_t>(
+      std::lower_bound(values.begin(), values.end(), comparable(n.threshold)) - values.begin());
+  return {thresholds_[slot].column(rank, n.missing_left() ? 0 : 1),
+          rank % kernels::code_thresholds - 128};
+}
+
+inline void PackedForest::make_split_nodes(const Tree& tree, detail::PackedTree& out) {
+  out.lane_begin = static_cast<std::int64_t>(split_nodes.size());
+  const auto add = [&](std::int32_t i) {
+    const Node& n = tree.node(i);
+    // Where a leaf stands for a node, both ways lead to it: any test does.
+    const detail::CodePlace place = n.is_leaf() ? detail::CodePlace{} : place_of(n);
+    split_nodes.push_back({static_cast<std::uint32_t>(place.column) *
+                               static_cast<std::uint32_t>(detail::predict_tile_rows),
+                           detail::four_bytes(place.code + 1), 0});
+  };
+  if (out.form == detail::TreeForm::full) {
+    const auto levels = static_cast<std::int32_t>(out.lane_count);
+    detail::full_preorder(tree, 0, levels, [&](std::int32_t i, std::int32_t below, int leaf) {
+      add(i);
+      if (below == 1) split_nodes.back().right_leaf = detail::four_bytes(leaf + 1);
+    });
+  } else {
+    for (std::int32_t i = 0; !tree.node(i).is_leaf(); i = tree.node(i).left) add(i);
+  }
 }
 
 inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& out) {
@@ -380,15 +471,9 @@ inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& 
     stack.pop_back();
     const Node& n = tree.node(i);
     if (n.is_leaf()) continue;
-    const auto slot = static_cast<std::size_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
-    const std::size_t side = n.missing_left() ? 0 : 1;
-    const std::vector<double>& values = thresholds_[slot].values;
-    const auto rank = static_cast<std::int32_t>(
-        std::lower_bound(values.begin(), values.end(), comparable(n.threshold)) - values.begin());
-    const std::int32_t column = thresholds_[slot].column(rank, side);
+    const detail::CodePlace place = place_of(n);
     const std::int32_t right_first = first + below[static_cast<std::size_t>(n.left)];
-    lane_nodes.push_back({static_cast<std::uint32_t>(column),
-                          detail::four_bytes(rank % kernels::code_thresholds - 128),
+    lane_nodes.push_back({static_cast<std::uint32_t>(place.column), detail::four_bytes(place.code),
                           detail::four_bytes(first), detail::four_bytes(right_first)});
     stack.push_back({n.right, right_first});
     stack.push_back({n.left, first});
@@ -412,8 +497,10 @@ inline PackedForest::PackedForest(const ForestSource& source)
   collect_thresholds();
   make_columns();
   for (detail::PackedTree& tree : packed) {
-    if (tree.form != detail::TreeForm::lanes) continue;
-    make_lane_nodes(source.trees[static_cast<std::size_t>(tree.source)], tree);
+    if (!tree.by_codes()) continue;
+    const Tree& original = source.trees[static_cast<std::size_t>(tree.source)];
+    tree.form == detail::TreeForm::lanes ? make_lane_nodes(original, tree)
+                                         : make_split_nodes(original, tree);
   }
   thresholds_.clear();
   thresholds_.shrink_to_fit();

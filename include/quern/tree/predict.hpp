@@ -42,10 +42,12 @@ struct PredictOptions {
 
 namespace detail {
 
-/// Rows that are taken through all trees together: their codes stay in the cache.
-inline constexpr std::int64_t predict_tile_rows = 256;
 /// Below this many rows walking beats visiting all nodes with mostly empty vectors.
 inline constexpr std::int64_t fewest_lane_rows = 16;
+/// Trees whose leaves are added in one pass over the sums.
+inline constexpr std::int64_t trees_together = 8;
+/// Up to so many thresholds a compare each beats looking into buckets.
+inline constexpr std::int32_t fewest_bucketed = 24;
 
 /// The type that features of type T are compared in.
 template <class T, class F>
@@ -71,26 +73,44 @@ class Tile {
  public:
   using Key = KeyOf<C>;
 
-  Tile(const PackedForest& forest, Scratch& scratch, std::int64_t rows, bool sparse)
+  /// \p at_once: the source gives the keys of all slots at once (see loads_at_once()).
+  Tile(const PackedForest& forest, Scratch& scratch, std::int64_t rows, bool at_once)
       : forest_(forest),
         rows_(rows),
         lanes_(rows >= fewest_lane_rows && !forest.columns.empty()),
-        all_keys_(sparse || !lanes_ || forest.any_walk) {
+        at_once_(at_once),
+        all_keys_(at_once || !lanes_ || forest.any_walk) {
     const std::int64_t slots = all_keys_ ? (std::max)(forest.slots(), std::int64_t{1}) : 1;
     const auto key_bytes = static_cast<std::size_t>(slots * predict_tile_rows) * sizeof(Key);
     const std::size_t code_bytes =
         forest.columns.size() * static_cast<std::size_t>(predict_tile_rows);
     const auto sum_bytes =
         static_cast<std::size_t>(forest.outputs() * predict_tile_rows) * sizeof(double);
-    std::byte* memory = scratch.at_least(sum_bytes + key_bytes + code_bytes);
+    const auto flag_bytes = static_cast<std::size_t>(forest.slots());
+    std::byte* memory = scratch.at_least(sum_bytes + key_bytes + code_bytes + flag_bytes);
     sums_ = reinterpret_cast<double*>(memory);
     keys_ = reinterpret_cast<Key*>(memory + sum_bytes);
     codes_ = reinterpret_cast<std::uint8_t*>(memory + sum_bytes + key_bytes);
+    missing_ = codes_ + code_bytes;
+  }
+
+  /// Whether x is read row by row: floats side by side, most of which are used.
+  template <class T>
+  static bool loads_at_once(const PackedForest& forest, const MatrixView<const T>& x) {
+    return sizeof(T) == 4 && sizeof(C) == 4 && x.col_stride() == 1 &&
+           static_cast<std::int64_t>(forest.feature_slots.size()) <= 2 * forest.slots();
+  }
+  template <class T>
+  static bool loads_at_once(const PackedForest&, const CsrView<T>&) {
+    return true;
   }
 
   /// Rows from `first` on of a dense matrix.
   template <class T>
   void load(const MatrixView<const T>& x, std::int64_t first) {
+    if constexpr (sizeof(T) == 4 && sizeof(C) == 4) {
+      if (at_once_) return load_at_once(x, first);
+    }
     std::size_t column = 0;
     for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) {
       Key* keys = keys_of(slot);
@@ -116,7 +136,7 @@ class Tile {
       for (std::int64_t i = begin; i < end; ++i) {
         const std::int32_t column = x.columns[static_cast<std::size_t>(i)];
         if (column < 0 || column >= x.cols) bad_csr("columns", "a column of the matrix", column);
-        const std::int32_t slot = forest_.feature_slots[static_cast<std::size_t>(column)];
+        const std::int32_t slot = forest_.slot_of(column);
         if (slot < 0) continue;
         keys_[slot * predict_tile_rows + r] =
             float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
@@ -135,12 +155,12 @@ class Tile {
   /// sums[r] = base of output k plus that output's leaves among the first `trees` trees.
   void sum(std::int64_t k, std::int64_t trees, double* sums) {
     std::fill_n(sums, rows_, forest_.base[static_cast<std::size_t>(k)]);
-    std::array<const double*, 4> values{};
+    std::array<const double*, trees_together> values{};
     std::size_t waiting = 0;  // trees whose leaves are known but not added
     for (const std::int32_t index : forest_.by_output[static_cast<std::size_t>(k)]) {
       const PackedTree& tree = forest_.packed[static_cast<std::size_t>(index)];
       if (tree.source >= trees) break;
-      if (lanes_ && tree.form == TreeForm::lanes) {
+      if (lanes_ && tree.by_codes()) {
         find_lanes(tree, leaves_.data() + waiting * predict_tile_rows);
         values[waiting++] = forest_.leaf_values.data() + tree.leaf_begin;
         if (waiting < values.size()) continue;
@@ -160,7 +180,7 @@ class Tile {
     if (tree.form == TreeForm::categories) {
       const Tree& original = forest_.originals[static_cast<std::size_t>(tree.original)];
       for (std::int64_t r = 0; r < rows_; ++r) nodes[r * stride] = follow(original, r);
-    } else if (lanes_ && tree.form == TreeForm::lanes) {
+    } else if (lanes_ && tree.by_codes()) {
       find_lanes(tree, leaves_.data());
       const std::int32_t* numbers = forest_.leaf_nodes.data() + tree.leaf_begin;
       for (std::int64_t r = 0; r < rows_; ++r) {
@@ -174,6 +194,19 @@ class Tile {
   }
 
  private:
+  void load_at_once(const MatrixView<const float>& x, std::int64_t first) {
+    const auto* bits = reinterpret_cast<const Key*>(x.row_data(first));
+    const auto columns = static_cast<std::int64_t>(forest_.feature_slots.size());
+    QUERN_DISPATCH(tree_keys_of_rows<Key>(bits, x.row_stride(), rows_, columns,
+                                          forest_.feature_slots.data(), infinity_key<Key>,
+                                          predict_tile_rows, keys_, missing_));
+    if (!lanes_) return;
+    std::size_t column = 0;
+    for (std::int64_t slot = 0; slot < forest_.slots(); ++slot) {
+      column = make_codes(slot, column, missing_[slot] != 0);
+    }
+  }
+
   [[noreturn]] static void bad_csr(const char* argument, const char* expected, std::int64_t got) {
     throw ShapeError(error_text("quern::tree::predict", argument, expected, got));
   }
@@ -194,7 +227,7 @@ class Tile {
       if (c.as_previous) {
         std::copy_n(codes - predict_tile_rows, predict_tile_rows, codes);
       } else {
-        QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
+        count_thresholds(keys, table, column, codes);
       }
       if (missing && c.missing_right)
         QUERN_DISPATCH(tree_codes_missing_right<Key>(keys, rows_, codes));
@@ -202,27 +235,41 @@ class Tile {
     return column;
   }
 
-  void find_lanes(const PackedTree& tree, std::uint8_t* leaves) const {
-    const std::int64_t stride = predict_tile_rows;
-    const kernels::LaneNode* nodes = forest_.lane_nodes.data() + tree.lane_begin;
-    const std::int64_t count = tree.lane_count;
-    QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes_, stride, nodes, count, rows_, leaves));
+  void count_thresholds(const Key* keys, const Key* table, std::size_t column,
+                        std::uint8_t* codes) const {
+    const CodeColumn& c = forest_.columns[column];
+    if constexpr (sizeof(Key) == 4) {
+      if (c.buckets.shift >= 0 && c.thresholds > fewest_bucketed) {
+        const std::uint8_t* starts =
+            forest_.bucket_starts.data() + column * std::size_t{kernels::code_buckets};
+        QUERN_DISPATCH(tree_codes_by_buckets<Key>(keys, rows_, table, c.buckets, starts, codes));
+        return;
+      }
+    }
+    QUERN_DISPATCH(tree_codes<Key>(keys, rows_, table, c.thresholds, codes));
   }
 
-  /// Adds the leaves of up to four trees in order, with one pass over the sums.
+  void find_lanes(const PackedTree& tree, std::uint8_t* leaves) const {
+    if (tree.form == TreeForm::lanes) {
+      const kernels::LaneNode* nodes = forest_.lane_nodes.data() + tree.lane_begin;
+      QUERN_DISPATCH(tree_lanes<std::uint8_t>(codes_, predict_tile_rows, nodes, tree.lane_count,
+                                              rows_, leaves));
+      return;
+    }
+    const kernels::SplitNode* nodes = forest_.split_nodes.data() + tree.lane_begin;
+    const auto levels = static_cast<std::int32_t>(tree.lane_count);
+    if (tree.form == TreeForm::symmetric) {
+      QUERN_DISPATCH(tree_symmetric<std::uint8_t>(codes_, nodes, levels, rows_, leaves));
+    } else {
+      QUERN_DISPATCH(tree_full<std::uint8_t>(codes_, nodes, levels, rows_, leaves));
+    }
+  }
+
+  /// Adds the leaves of up to `trees_together` trees in order.
   void add_leaves(const double* const* values, std::size_t trees, double* sums) const {
     const std::uint8_t* at = leaves_.data();
-    if (trees == 4) {
-      const double* const v0 = values[0];
-      const double* const v1 = values[1];
-      const double* const v2 = values[2];
-      const double* const v3 = values[3];
-      for (std::int64_t r = 0; r < rows_; ++r) {
-        double sum = sums[r] + v0[at[r]];
-        sum += v1[at[r + predict_tile_rows]];
-        sum += v2[at[r + 2 * predict_tile_rows]];
-        sums[r] = sum + v3[at[r + 3 * predict_tile_rows]];
-      }
+    if (trees == std::size_t{trees_together}) {
+      QUERN_DISPATCH(tree_add_leaves<double>(at, predict_tile_rows, values, rows_, sums));
       return;
     }
     for (std::size_t t = 0; t < trees; ++t, at += predict_tile_rows) {
@@ -273,11 +320,13 @@ class Tile {
   const PackedForest& forest_;
   std::int64_t rows_;
   bool lanes_;     // codes are made, trees of the lane form use them
+  bool at_once_;   // the keys of all slots come at once
   bool all_keys_;  // keys of all slots are kept, not only of the one in work
   double* sums_ = nullptr;
   Key* keys_ = nullptr;
   std::uint8_t* codes_ = nullptr;
-  alignas(64) std::array<std::uint8_t, 4 * predict_tile_rows> leaves_;
+  std::uint8_t* missing_ = nullptr;  // (slots)
+  alignas(64) std::array<std::uint8_t, trees_together * predict_tile_rows> leaves_;
 };
 
 inline void check_features(const char* function, std::int64_t expected, std::int64_t got) {
@@ -315,7 +364,6 @@ void visit_source(const CsrView<T>& features, const Use& use) {
 template <class View, class Use>
 void for_each_tile_of(const char* function, const PackedForest& forest, const View& x,
                       std::int64_t out_rows, int threads, const Use& use) {
-  constexpr bool sparse = !requires { x.row_stride(); };
   using Value = std::remove_cv_t<typename SourceValue<View>::type>;
   const std::int64_t rows = rows_of(x);
   check_features(function, forest.features, cols_of(x));
@@ -323,10 +371,12 @@ void for_each_tile_of(const char* function, const PackedForest& forest, const Vi
   if (out_rows != rows)
     throw ShapeError(error_text(function, "out", std::to_string(rows) + " rows", out_rows));
   with_compare_type<Value>(forest, [&](auto compare) {
+    using C = decltype(compare);
+    const bool at_once = Tile<C>::loads_at_once(forest, x);
     const auto block = [&](std::int64_t b) {
       const BlockRange range = block_range(rows, predict_tile_rows, b);
       const ScratchLease lease(*forest.scratch);
-      Tile<decltype(compare)> tile(forest, lease.scratch(), range.size(), sparse);
+      Tile<C> tile(forest, lease.scratch(), range.size(), at_once);
       tile.load(x, range.begin);
       use(tile, range.begin, range.size());
     };
