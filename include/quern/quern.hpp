@@ -9,6 +9,7 @@
 
 #include "quern/boosting/booster.hpp"
 #include "quern/boosting/dart.hpp"
+#include "quern/boosting/dump.hpp"
 #include "quern/boosting/evaluation.hpp"
 #include "quern/boosting/explain.hpp"
 #include "quern/boosting/history.hpp"
@@ -34,6 +35,7 @@
 #include "quern/boosting/objectives/regression.hpp"
 #include "quern/boosting/objectives/survival.hpp"
 #include "quern/boosting/options.hpp"
+#include "quern/boosting/permutation.hpp"
 #include "quern/boosting/predictor.hpp"
 #include "quern/boosting/sampling.hpp"
 #include "quern/boosting/train_state.hpp"

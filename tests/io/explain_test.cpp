@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Explaining XGBoost's own models: Shapley values and interactions that XGBoost 3.2 gave for them
-/// (tests/reference/trees/make_xgboost.py).
+/// Explaining XGBoost's own models: Shapley values, interactions and dumps that XGBoost 3.2 gave
+/// for them (tests/reference/trees/make_xgboost.py, make_dumps.py).
 
 #include "quern/boosting/explain.hpp"
+#include "quern/boosting/dump.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/io/npy.hpp"
 #include "quern/io/xgboost_json.hpp"
@@ -12,6 +13,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include <gtest/gtest.h>
@@ -64,6 +67,31 @@ TEST(ShapReference, InteractionsAreXgboosts) {
                                 MatrixView<const float>(x.data(), {rows, x.extent(1)}), got.view());
     for (std::int64_t i = 0; i < expected.size(); ++i)
       ASSERT_NEAR(got.data()[i], static_cast<double>(expected.data()[i]), 2e-5) << name << " " << i;
+  }
+}
+
+std::string file_text(const std::string& name) {
+  std::ifstream file(reference(name), std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+TEST(DumpReference, TextIsXgboosts) {
+  for (const std::string name : {"xgb_reg_exact_w", "xgb_cat", "xgb_cat_onehot", "xgb_mc"}) {
+    const boosting::Model model = io::load_xgboost_json(reference(name + ".json"));
+    const std::string expected = file_text(name + "_dump.txt");
+    std::string got;
+    for (std::int64_t t = 0; got.size() < expected.size(); ++t)
+      got += boosting::dump_text(model, t, {.with_stats = true}) + "----\n";
+    EXPECT_EQ(got, expected) << name;
+  }
+}
+
+TEST(DumpReference, GraphsAreXgboosts) {
+  for (const std::string name : {"xgb_reg_exact_w", "xgb_cat"}) {
+    boosting::Model model = io::load_xgboost_json(reference(name + ".json"));
+    model.feature_names = {"a", "b c", "d0", "d1", "d2", "d3", "d4", "d5", "d6"};
+    EXPECT_EQ(boosting::dump_graphviz(model, 0, {.with_stats = name == "xgb_cat"}),
+              file_text(name + "_named_dot.txt"));
   }
 }
 
