@@ -5,6 +5,7 @@
 #include "peers/protocol.hpp"
 
 #include "quern/boosting/booster.hpp"
+#include "quern/boosting/explain.hpp"
 #include "quern/tree/binning.hpp"
 #include "quern/version.hpp"
 
@@ -45,6 +46,7 @@ class BoostingDriver : public peers::Driver {
     if (name == "train") return {{"seconds", round_seconds(command)}};
     if (name == "quality") return quality(command);
     if (name == "memory") return memory(command);
+    if (name == "shap") return {{"seconds", shap(command)}};
     if (name == "row") return {{"seconds", rows(command)}};
     if (name == "bin") {
       const Dataset& data = training();
@@ -170,6 +172,25 @@ class BoostingDriver : public peers::Driver {
                             std::span<float>(out_.data<float>() + i, 1));
       }
     });
+  }
+
+  /// Shapley values of the first rows; their sums are kept, to be judged as margins.
+  double shap(const peers::Command& command) {
+    const peers::Array& x = array("xv");
+    const std::int64_t rows = (std::min)(std::int64_t{1000}, x.extent(0));
+    const quern::boosting::Explainer explainer(model().model());
+    quern::NdArray<double, 3> values({rows, 1, x.extent(1) + 1});
+    const double seconds = peers::seconds_per_call(command.inner(), [&] {
+      explainer.shap_values(quern::MatrixView<const float>(x.data<float>(), {rows, x.extent(1)}),
+                            values.view());
+    });
+    out_ = peers::Array("<f4", {rows});
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double sum = 0;
+      for (std::int64_t f = 0; f <= x.extent(1); ++f) sum += values(r, 0, f);
+      out_.data<float>()[r] = static_cast<float>(sum);
+    }
+    return seconds;
   }
 
   void keep(const quern::NdArray<float, 2>& margins) {

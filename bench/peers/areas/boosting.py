@@ -13,6 +13,8 @@ no sampling, and the same number of rounds. What is measured:
   MB         peak resident memory of a fresh process over what it held with the float rows loaded,
              while it bins and trains 10 rounds.
   Mrow/s     margins of 200,000 float rows in one call, into memory that the library returns.
+  krow/s     Shapley values of 1000 float rows in one call (pred_contribs and their like), from the
+             same models; quality is the AUC of their sums, which are the margins.
   us/row     one row a call, from C: the call is made in a loop in C++ (rows.cpp) through the C API:
              LightGBM's fast single row, XGBoost's predict from dense; CatBoost's only from Python.
 
@@ -72,6 +74,10 @@ class Booster(PythonPeer):
     def margins(self, model, rows):
         raise NotImplementedError
 
+    def shap(self, model, rows):
+        """Shapley values (rows, features + 1)."""
+        raise NotImplementedError
+
     def prepare(self, case, **options):
         if case == "train" and self.binned is None:
             self.binned = self.bin()
@@ -95,6 +101,12 @@ class Booster(PythonPeer):
         elif case == "predict":
             for _ in range(inner):
                 self.answer = self.margins(self.model, self.arrays["xv"])
+        elif case == "shap":
+            for _ in range(inner):
+                self.answer = self.shap(self.model, self.arrays["xv"][:ROWS])
+            seconds = (time.perf_counter() - start) / inner
+            self.answer = self.answer.sum(axis=1)
+            return {"seconds": seconds}
         elif case == "row":
             return {"seconds": ROWS * self.rows(inner)}
         else:
@@ -168,6 +180,9 @@ class Xgboost(Booster):
     def margins(self, model, rows):
         return model.inplace_predict(rows, predict_type="margin")
 
+    def shap(self, model, rows):
+        return model.predict(self.library.DMatrix(rows, nthread=self.threads), pred_contribs=True)
+
     def rows(self, inner):
         rows = numpy.ascontiguousarray(self.arrays["xv"][:ROWS])
         one = numpy.empty(rows.shape[1], dtype=numpy.float32)
@@ -225,6 +240,9 @@ class Lightgbm(Booster):
 
     def margins(self, model, rows):
         return model.predict(rows, raw_score=True, num_threads=self.threads)
+
+    def shap(self, model, rows):
+        return model.predict(rows, pred_contrib=True, num_threads=self.threads)
 
     def rows(self, inner):
         rows = numpy.ascontiguousarray(self.arrays["xv"][:ROWS])
@@ -297,6 +315,10 @@ class Catboost(Booster):
     def margins(self, model, rows):
         return model.predict(rows, prediction_type="RawFormulaVal", thread_count=self.threads)
 
+    def shap(self, model, rows):
+        return model.get_feature_importance(self.library.Pool(rows), type="ShapValues",
+                                            thread_count=self.threads)
+
     def rows(self, inner):
         rows = [row.reshape(1, -1) for row in self.arrays["xv"][:ROWS]]
         predict, answer = self.model.predict, []
@@ -368,6 +390,8 @@ def predict_cases(files, rows, quick):
         yield Case(name=f"predict {label}", metric="Mrow/s", run="predict", work=1e-6 * rows,
                    peers=PLAIN, data=files, prepare=model, quality=judge(files["yv"]))
         if shape == "depth=6":
+            yield Case(name=f"shap {label}", metric="krow/s", run="shap", work=1e-3 * ROWS,
+                       peers=PLAIN, data=files, prepare=model, quality=judge(files["yv"]))
             yield Case(name=f"one row {label}", metric="us/row", run="row", work=1e6 / ROWS,
                        higher=False,
                        peers=PLAIN, data=files, prepare=model, quality=judge(files["yv"]),
