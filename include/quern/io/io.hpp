@@ -6,6 +6,7 @@
 #ifndef QUERN_IO_IO_HPP
 #define QUERN_IO_IO_HPP
 
+#include "quern/io/coco.hpp"
 #include "quern/io/csv.hpp"
 #include "quern/io/idx.hpp"
 #include "quern/io/libsvm.hpp"
