@@ -5,7 +5,7 @@
 #include "quern/boosting/model_io.hpp"
 #include "quern/core/archive.hpp"
 #include "quern/core/file.hpp"
-#include "quern/io/xgboost_json.hpp"
+#include "quern/io/model_formats.hpp"
 
 #include <cerrno>
 #include <cstddef>
@@ -19,7 +19,9 @@ namespace gbdt {
 
 namespace boosting = quern::boosting;
 
-bool is_json_path(const std::string& path) { return path.ends_with(".json"); }
+bool is_foreign_path(const std::string& path) {
+  return path.ends_with(".json") || path.ends_with(".ubj") || path.ends_with(".txt");
+}
 
 void check_writable(const std::string& path) {
   std::error_code ignored;
@@ -71,7 +73,7 @@ void name_classes(const boosting::Model& model, Meaning& meaning) {
 }  // namespace
 
 void save(const ModelFile& file, const std::string& path) {
-  if (is_json_path(path)) return quern::io::save_xgboost_json(file.model, path);
+  if (is_foreign_path(path)) return quern::io::save_model_as(file.model, path);
   quern::ArchiveWriter out(boosting::model_archive_kind, boosting::model_archive_version);
   boosting::write_model(out, file.model);
   write_meaning(out, file.meaning);
@@ -81,8 +83,8 @@ void save(const ModelFile& file, const std::string& path) {
 ModelFile load(const std::string& path) {
   const std::vector<std::byte> bytes = quern::read_file(path);
   ModelFile file;
-  if (!bytes.empty() && bytes[0] == std::byte{'{'}) {
-    file.model = quern::io::xgboost_json_from_bytes(bytes, path);
+  if (quern::io::model_format(bytes) != quern::io::ModelFormat::quern) {
+    file.model = quern::io::any_model_from_bytes(bytes, path);
   } else {
     const quern::ArchiveReader in(bytes, path);
     in.expect(boosting::model_archive_kind, boosting::model_archive_version);

@@ -110,7 +110,7 @@ bool save_and_check(const TrainSettings& settings, const ModelFile& file, const 
     std::printf("%s rows predicted, margins differ by at most %.2g\n", rows.c_str(),
                 largest_difference(margins, again));
   }
-  return same || is_json_path(path);
+  return same || is_foreign_path(path);
 }
 
 /// Reads and prepares the data: training rows, and test rows where there are some.

@@ -32,6 +32,16 @@ inline void fuzz_predict(const boosting::Model& model) {
   }
 }
 
+/// `read()` makes a model, which predicts.
+template <class Read>
+void fuzz_read(const Read& read) {
+  try {
+    const boosting::Model model = read();
+    if (model.features <= widest_fuzzed_model) fuzz_predict(model);
+  } catch (const ParseError&) {
+  }
+}
+
 /// `read(bytes, name)` makes a model, `write(model)` text.
 template <class Read, class Write>
 void fuzz_model(const std::uint8_t* data, std::size_t size, const Read& read, const Write& write) {

@@ -90,6 +90,7 @@ TEST_P(Reference, ComesBackFromOurFile) {
   const json theirs = document(GetParam());
   const auto trees = [](const json& m) {
     const json& booster = m["learner"]["gradient_booster"];
+    if (booster["name"] == "gblinear") return json::array();
     return (booster.contains("gbtree") ? booster["gbtree"] : booster)["model"]["trees"];
   };
   const json our_trees = trees(ours);
@@ -113,7 +114,8 @@ INSTANTIATE_TEST_SUITE_P(Xgboost, Reference,
                                          "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
                                          "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",
                                          "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart",
-                                         "xgb_rank_ndcg", "xgb_rank_pairwise", "xgb_aft"),
+                                         "xgb_rank_ndcg", "xgb_rank_pairwise", "xgb_aft",
+                                         "xgb_linear"),
                          [](const auto& model) { return model.param; });
 
 TEST(XgboostJson, ImportancesAreXgboosts) {
@@ -367,6 +369,15 @@ TEST(XgboostJsonRefuses, CategorySetsThatLie) {
 TEST(XgboostJsonRefuses, OtherBoostersAndNames) {
   EXPECT_NE(refusal([](json& m) { m["learner"]["gradient_booster"]["name"] = "gblinear"; }),
             "accepted");
+  const auto linear = [](const json& weights) {
+    return refusal([&](json& m) { m["learner"]["gradient_booster"]["model"]["weights"] = weights; },
+                   "xgb_linear");
+  };
+  EXPECT_EQ(linear(std::vector<double>(10, 0.5)), "accepted");
+  EXPECT_NE(linear(std::vector<double>(9, 0.5)), "accepted");
+  EXPECT_NE(linear(json::array()), "accepted");
+  EXPECT_NE(linear({1, 2, 3, 4, 5, 6, 7, 8, 9, nullptr}), "accepted");
+  EXPECT_NE(linear({1, 2, 3, 4, 5, 6, 7, 8, 9, 1e39}), "accepted");
   EXPECT_NE(refusal([](json& m) { m["learner"]["feature_types"] = {"q"}; }), "accepted");
   EXPECT_NE(refusal([](json& m) { m["learner"]["feature_names"] = {1, 2}; }), "accepted");
   const std::string place = refusal([](json& m) { first_tree(m)["split_indices"][2] = 9; });

@@ -119,7 +119,8 @@ INSTANTIATE_TEST_SUITE_P(Xgboost, Reference,
                          testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w",
                                          "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
                                          "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",
-                                         "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart"),
+                                         "xgb_poisson", "xgb_quantile", "xgb_huber", "xgb_dart",
+                                         "xgb_linear"),
                          [](const auto& model) { return model.param; });
 
 TEST(Ubj, DecodesEveryType) {

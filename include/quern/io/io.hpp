@@ -6,10 +6,13 @@
 #ifndef QUERN_IO_IO_HPP
 #define QUERN_IO_IO_HPP
 
+#include "quern/io/catboost_json.hpp"
 #include "quern/io/coco.hpp"
 #include "quern/io/csv.hpp"
 #include "quern/io/idx.hpp"
 #include "quern/io/libsvm.hpp"
+#include "quern/io/lightgbm_text.hpp"
+#include "quern/io/model_formats.hpp"
 #include "quern/io/npy.hpp"
 #include "quern/io/table.hpp"
 #include "quern/io/xgboost_json.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// XGBoost's JSON models, both ways: gbtree and dart, numeric and categorical splits.
+/// XGBoost's JSON models, both ways: gbtree, dart and gblinear, numeric and categorical splits.
 ///
 /// XGBoost compares and adds in float. Its thresholds are floats and come over as they are; ours
 /// are written as the smallest float that is at least the threshold, so no float input changes
@@ -26,8 +26,8 @@
 QUERN_NAMESPACE_BEGIN
 namespace io {
 
-/// Reads a model from the text of an XGBoost JSON file (versions 1.x to 3.x; gbtree or dart, one
-/// value a leaf). ParseError, naming \p source and the place (byte, JSON path, tree and node), for
+/// Reads a model from the text of an XGBoost JSON file (versions 1.x to 3.x; one value a
+/// leaf). ParseError, naming \p source and the place (byte, JSON path, tree and node), for
 /// anything that is not such a model. Memory stays within a fixed multiple of the input's size.
 [[nodiscard]] inline boosting::Model xgboost_json_from_bytes(std::span<const std::byte> bytes,
                                                              const std::string& source = "model") {

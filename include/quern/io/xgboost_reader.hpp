@@ -90,8 +90,10 @@ class XgboostReader : public JsonValues {
 
   void read_booster(const JsonPlace& booster, boosting::Model& model) {
     const std::string name = text(get(booster, "name"));
+    if (name == "gblinear") return read_linear(get(booster, "model"), model);
     if (name != "gbtree" && name != "dart")
-      fail(booster.path + ".name", "'gbtree' or 'dart'", "'" + name.substr(0, 40) + "'");
+      fail(booster.path + ".name", "'gbtree', 'dart' or 'gblinear'",
+           "'" + name.substr(0, 40) + "'");
     const JsonPlace gbtree = name == "dart" ? get(booster, "gbtree") : booster;
     const JsonPlace body = get(gbtree, "model");
     const JsonPlace trees = get(body, "trees");
@@ -110,6 +112,14 @@ class XgboostReader : public JsonValues {
     if (name == "dart") model.tree_weights = numbers(get(booster, "weight_drop"), list.size());
   }
 
+  /// (features + 1, outputs), as the model has it; it checks the size.
+  void read_linear(const JsonPlace& body, boosting::Model& model) const {
+    const JsonPlace weights = get(body, "weights");
+    const std::size_t size = array(weights).size();
+    if (size == 0) fail(weights.path, "a weight a feature and a bias", "none");
+    model.linear_weights = numbers(weights, size);
+  }
+
   void read_outputs(const JsonPlace& param, boosting::Model& model) {
     std::int64_t outputs = integer(get(param, "num_class"), 0, 1 << 30);
     if (outputs <= 1 && find(param, "num_target") != nullptr) {
@@ -119,7 +129,8 @@ class XgboostReader : public JsonValues {
     const JsonPlace at = get(param, "base_score");
     std::vector<double> scores = base_scores(at);
     // Every output has a tree or a base score of its own, so memory is bounded by the file.
-    const auto most = static_cast<std::int64_t>((std::max)(model.trees.size(), scores.size()));
+    const auto most = static_cast<std::int64_t>(
+        (std::max)({model.trees.size(), model.linear_weights.size(), scores.size()}));
     if (outputs > (std::max)(most, std::int64_t{4096}))
       fail(param.path, "outputs that have trees", outputs);
     if (scores.size() == 1) scores.resize(static_cast<std::size_t>(outputs), scores[0]);
@@ -171,7 +182,7 @@ class XgboostReader : public JsonValues {
   }
 
   void read_attributes(const JsonPlace& attributes, boosting::Model& model) {
-    if (find(attributes, "best_iteration") == nullptr) return;
+    if (find(attributes, "best_iteration") == nullptr || model.is_linear()) return;
     const std::int64_t last = (std::max)(model.rounds() - 1, std::int64_t{0});
     model.best_round = integer(get(attributes, "best_iteration"), 0, last);
   }

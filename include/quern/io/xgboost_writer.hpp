@@ -92,7 +92,7 @@ class XgboostWriter {
   }
 
   /// Where the float of a base score is too coarse (a logistic margin of 10 moves by 1e-3), the
-  /// first tree of the output takes the rest.
+  /// first tree of the output, or the linear bias, takes the rest.
   void choose_base_scores() {
     const BaseScoreLink link = base_score_link(model_.objective);
     first_tree_add_.assign(model_.trees.size(), 0.0);
@@ -100,7 +100,9 @@ class XgboostWriter {
       float score = base_score_of_margin(link, model_.base_margin[k]);
       double rest = model_.base_margin[k] - margin_of_base_score(link, static_cast<double>(score));
       base_scores_.push_back(score);
+      biases_.push_back(0);
       if (std::abs(rest) <= 1e-6 * (std::max)(1.0, std::abs(model_.base_margin[k]))) continue;
+      biases_.back() = rest;
       for (std::size_t t = 0; t < model_.trees.size(); ++t) {
         if (model_.tree_outputs[t] != static_cast<std::int32_t>(k) || weight(t) == 0) continue;
         first_tree_add_[t] = rest / weight(t);
@@ -153,6 +155,7 @@ class XgboostWriter {
   }
 
   void booster() {
+    if (model_.is_linear()) return linear();
     const bool dart = std::any_of(model_.tree_weights.begin(), model_.tree_weights.end(),
                                   [](double w) { return w != 1.0; });
     out_.begin_object();
@@ -171,6 +174,24 @@ class XgboostWriter {
     for (std::size_t t = 0; t < model_.trees.size(); ++t)
       out_.number(static_cast<float>(weight(t)));
     out_.end_array();
+    out_.end_object();
+  }
+
+  void linear() {
+    const std::size_t size = model_.linear_weights.size();
+    const std::size_t first_bias = size - biases_.size();
+    out_.begin_object();
+    out_.key("model");
+    out_.begin_object();
+    out_.key("boosted_rounds");
+    out_.integer(1);  // not known
+    out_.key("weights");
+    out_.template numbers<float>(size, [&](std::size_t i) {
+      const double rest = i < first_bias ? 0.0 : biases_[i - first_bias];
+      return static_cast<float>(model_.linear_weights[i] + rest);
+    });
+    out_.end_object();
+    member("name", "gblinear");
     out_.end_object();
   }
 
@@ -355,6 +376,7 @@ class XgboostWriter {
   Sink out_;
   std::vector<float> base_scores_;
   std::vector<double> first_tree_add_;  // to every leaf
+  std::vector<double> biases_;          // (outputs): the same of a linear model
 };
 
 }  // namespace io::detail

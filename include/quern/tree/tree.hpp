@@ -192,7 +192,9 @@ inline void check_node(const Tree& tree, std::int32_t i, std::int64_t features,
 
 /// Whether nodes \p a and \p b send every row the same way.
 inline bool same_test(const Tree& tree, const Node& a, const Node& b) {
-  if (a.feature != b.feature || a.kind != b.kind || a.default_left != b.default_left) return false;
+  if (a.feature != b.feature || a.kind != b.kind || a.default_left != b.default_left ||
+      a.missing != b.missing)
+    return false;
   if (a.kind == SplitKind::numeric) return a.threshold == b.threshold;
   const auto words = [&](const Node& n) {
     return std::span<const std::uint32_t>(tree.category_words)

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// CatBoost's JSON on anything.
+
+#include "model_fuzz.hpp"
+#include "quern/io/catboost_json.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  quern::test::fuzz_read([&] {
+    return quern::io::catboost_json_from_bytes(
+        std::as_bytes(std::span<const std::uint8_t>(data, size)), "fuzz");
+  });
+  return 0;
+}
