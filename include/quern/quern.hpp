@@ -7,11 +7,15 @@
 #ifndef QUERN_QUERN_HPP
 #define QUERN_QUERN_HPP
 
+#include "quern/boosting/additive.hpp"
 #include "quern/boosting/booster.hpp"
+#include "quern/boosting/callbacks.hpp"
+#include "quern/boosting/cross_validation.hpp"
 #include "quern/boosting/dart.hpp"
 #include "quern/boosting/dump.hpp"
 #include "quern/boosting/evaluation.hpp"
 #include "quern/boosting/explain.hpp"
+#include "quern/boosting/folds.hpp"
 #include "quern/boosting/history.hpp"
 #include "quern/boosting/importance.hpp"
 #include "quern/boosting/leaf_values.hpp"
@@ -35,6 +39,7 @@
 #include "quern/boosting/objectives/regression.hpp"
 #include "quern/boosting/objectives/survival.hpp"
 #include "quern/boosting/options.hpp"
+#include "quern/boosting/options_text.hpp"
 #include "quern/boosting/permutation.hpp"
 #include "quern/boosting/predictor.hpp"
 #include "quern/boosting/sampling.hpp"
@@ -100,6 +105,7 @@
 #include "quern/tree/quantile_sketch.hpp"
 #include "quern/tree/row_partition.hpp"
 #include "quern/tree/row_reader.hpp"
+#include "quern/tree/row_subset.hpp"
 #include "quern/tree/scratch.hpp"
 #include "quern/tree/shap.hpp"
 #include "quern/tree/split.hpp"

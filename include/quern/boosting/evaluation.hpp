@@ -53,7 +53,8 @@ class Evaluation {
 
  private:
   void add_curves(const std::string& set, History& history) const {
-    for (const EvalMetric& m : metrics_) history.curves.push_back({set, m.name, {}});
+    for (const EvalMetric& m : metrics_)
+      history.curves.push_back({set, m.name, {}, m.larger_is_better});
   }
 
   void measure(const TrainState& state, const SetState& set, std::size_t& curve,

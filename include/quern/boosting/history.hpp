@@ -25,6 +25,7 @@ struct Curve {
   std::string set;
   std::string metric;
   std::vector<double> values;
+  bool larger_is_better = false;
 };
 
 /// What happened in training.
