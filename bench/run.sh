@@ -5,6 +5,7 @@
 # sh bench/run.sh compile [OPTION ...]        what including each public header costs
 # sh bench/run.sh peers AREA [--threads N] [--json FILE] [OPTION ...]
 #                                             quern beside the libraries people know
+# sh bench/run.sh roundtrip                   models through each format to the peers and back
 # Builds what it needs with the preset "release" and installs the Debian packages it lacks.
 # Set QUERN_CXX=clang++ to build with another compiler (in a build folder of its own).
 
@@ -47,9 +48,19 @@ peers_python() {
   fi
 }
 
+# Sets $python: the peers' environment, or QUERN_PEERS_PYTHON.
+find_peers_python() {
+  if [ -n "${QUERN_PEERS_PYTHON:-}" ]; then
+    python=$QUERN_PEERS_PYTHON
+  else
+    stage "peers: environment" peers_python
+    python=build/peers-venv/bin/python
+  fi
+}
+
 case ${1:-} in
   -h | --help)
-    sed -n '4,9s/^# //p' "$0"
+    sed -n '4,10s/^# //p' "$0"
     ;;
   compile)
     shift
@@ -62,12 +73,7 @@ case ${1:-} in
     [ $# -gt 0 ] || die "which area? one of: $(cd bench/peers/areas && ls ./*.py | tr '\n' ' ')"
     # shellcheck disable=SC2086
     need_packages "bench peers" $packages_base $packages_bench $packages_peers
-    if [ -n "${QUERN_PEERS_PYTHON:-}" ]; then
-      python=$QUERN_PEERS_PYTHON
-    else
-      stage "peers: environment" peers_python
-      python=build/peers-venv/bin/python
-    fi
+    find_peers_python
     build_release
     area=$1
     shift
@@ -82,6 +88,13 @@ case ${1:-} in
       shift
     done
     stage "bench: peers $area" "$python" bench/peers/run.py "$area" --build "$build_dir" "$@"
+    ;;
+  roundtrip)
+    # shellcheck disable=SC2086
+    need_packages "bench roundtrip" $packages_base $packages_bench $packages_peers
+    find_peers_python
+    build_release peers_formats
+    stage "bench: roundtrip" "$python" bench/peers/roundtrip.py --build "$build_dir"
     ;;
   *)
     # shellcheck disable=SC2086

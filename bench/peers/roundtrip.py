@@ -117,7 +117,7 @@ def send(quern, table, maker, name, model, x, categorical, linear=False):
 def of_quern(quern, table, x, labels, xt):
     for objective, y in labels.items():
         for booster in ("gbtree", "dart", "gblinear"):
-            if booster != "gbtree" and objective != "binary:logistic":
+            if booster == "dart" and objective != "binary:logistic":
                 continue
             for column in ([], ["5"]) if booster == "gbtree" else ([],):
                 model = quern.path("trained.quern")

@@ -6,7 +6,9 @@
 
 #include "quern/io/xgboost_ubj.hpp"
 #include "quern/boosting/model_io.hpp"
+#include "quern/boosting/predictor.hpp"
 #include "quern/core/file.hpp"
+#include "quern/io/lightgbm_text.hpp"
 
 #include <cmath>
 #include <cstddef>
@@ -206,6 +208,33 @@ TEST(XgboostUbj, NumbersThatAreNone) {
     EXPECT_NE(std::string(error.what()).find("trees[0].split_conditions[0]"), std::string::npos)
         << error.what();
   }
+}
+
+/// XGBoost takes the node after a left child for the right one.
+TEST(XgboostUbj, WritesSiblingsSideBySide) {
+  const Model model = io::load_lightgbm_text(reference("lgb_mc.txt"));
+  const Model back = io::xgboost_ubj_from_bytes(bytes_of(io::xgboost_ubj_bytes(model)));
+  for (const tree::Tree& tree : back.trees) EXPECT_TRUE(io::detail::siblings_are_neighbours(tree));
+  for (float x : {-2.0f, -0.5f, 0.0f, 0.7f, 3.0f}) {
+    const std::vector<float> row(9, x);
+    std::vector<double> a(3), b(3);
+    boosting::Predictor(model).margins_of_row(std::span<const float>(row), std::span(a));
+    boosting::Predictor(back).margins_of_row(std::span<const float>(row), std::span(b));
+    for (std::size_t k = 0; k < 3; ++k) EXPECT_NEAR(a[k], b[k], 1e-6);
+  }
+}
+
+/// XGBoost's linear booster starts all outputs from the first base score.
+TEST(XgboostUbj, LinearModelsOfSeveralOutputsStartTogether) {
+  Model m;
+  m.objective = "multi:softprob";
+  m.features = 1;
+  m.outputs = 2;
+  m.base_margin = {0.5, -0.25};
+  m.linear_weights = {1, 2, 3, 4};
+  const Model back = io::xgboost_ubj_from_bytes(bytes_of(io::xgboost_ubj_bytes(m)));
+  EXPECT_EQ(back.base_margin, (std::vector<double>{0.5, 0.5}));
+  EXPECT_EQ(back.linear_weights, (std::vector<double>{1, 2, 3, 3.25}));
 }
 
 TEST(XgboostUbj, SavesAside) {

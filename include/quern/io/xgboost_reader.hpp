@@ -11,6 +11,7 @@
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/io/detail/level_order.hpp"
 #include "quern/io/json_values.hpp"
 #include "quern/io/xgboost_base_score.hpp"
 
@@ -136,6 +137,8 @@ class XgboostReader : public JsonValues {
     if (scores.size() == 1) scores.resize(static_cast<std::size_t>(outputs), scores[0]);
     if (static_cast<std::int64_t>(scores.size()) != outputs)
       fail(at.path, std::to_string(outputs) + " values", scores.size());
+    // XGBoost's gblinear starts every output from the first one's.
+    if (model.is_linear()) scores.assign(scores.size(), scores[0]);
     const BaseScoreLink link = base_score_link(model.objective);
     model.outputs = static_cast<std::int32_t>(outputs);
     model.base_margin.clear();
@@ -229,7 +232,7 @@ class XgboostReader : public JsonValues {
     }
     link_parents(at, tree);
     read_categories(at, tree);
-    return in_order(tree) ? tree : renumbered(tree);
+    return in_order(tree) ? tree : in_level_order(tree);
   }
 
   void check_tree_param(const JsonPlace& at, std::size_t n) const {
@@ -329,25 +332,6 @@ class XgboostReader : public JsonValues {
       if (!n.is_leaf() && (n.left <= i || n.right <= i)) return false;
     }
     return true;
-  }
-
-  /// Children behind their parents: for trees that were pruned and then grown on.
-  [[nodiscard]] static tree::Tree renumbered(const tree::Tree& from) {
-    tree::Tree to;
-    to.nodes.clear();
-    to.category_words = from.category_words;
-    to.nodes.push_back(from.node(0));
-    for (std::size_t i = 0; i < to.nodes.size(); ++i) {
-      if (to.nodes[i].is_leaf()) continue;
-      const auto next = static_cast<std::int32_t>(to.nodes.size());
-      to.nodes.push_back(from.node(to.nodes[i].left));
-      to.nodes.push_back(from.node(to.nodes[i].right));
-      to.nodes[i].left = next;
-      to.nodes[i].right = next + 1;
-      to.node(next).parent = static_cast<std::int32_t>(i);
-      to.node(next + 1).parent = static_cast<std::int32_t>(i);
-    }
-    return to;
   }
 
   std::size_t category_words_left_ = 0;

@@ -10,6 +10,7 @@
 #include "quern/boosting/model.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/io/detail/level_order.hpp"
 #include "quern/io/document_sinks.hpp"
 #include "quern/io/xgboost_base_score.hpp"
 #include "quern/tree/float_key.hpp"
@@ -97,8 +98,11 @@ class XgboostWriter {
     const BaseScoreLink link = base_score_link(model_.objective);
     first_tree_add_.assign(model_.trees.size(), 0.0);
     for (std::size_t k = 0; k < model_.base_margin.size(); ++k) {
-      float score = base_score_of_margin(link, model_.base_margin[k]);
-      double rest = model_.base_margin[k] - margin_of_base_score(link, static_cast<double>(score));
+      // XGBoost's gblinear starts every output from the first one's base score.
+      const double start = model_.base_margin[model_.is_linear() ? 0 : k];
+      const float score = base_score_of_margin(link, start);
+      const double rest =
+          model_.base_margin[k] - margin_of_base_score(link, static_cast<double>(score));
       base_scores_.push_back(score);
       biases_.push_back(0);
       if (std::abs(rest) <= 1e-6 * (std::max)(1.0, std::abs(model_.base_margin[k]))) continue;
@@ -219,19 +223,22 @@ class XgboostWriter {
     untyped_integers(model_.trees.size(), [&](std::size_t t) { return model_.tree_outputs[t]; });
     out_.key("trees");
     out_.begin_array(model_.trees.size());
-    for (std::size_t t = 0; t < model_.trees.size(); ++t) tree(t);
+    for (std::size_t t = 0; t < model_.trees.size(); ++t) {
+      // XGBoost predicts by left child + 1; models of others need not be numbered so.
+      const tree::Tree& tree = model_.trees[t];
+      siblings_are_neighbours(tree) ? write_tree(t, tree) : write_tree(t, in_level_order(tree));
+    }
     out_.end_array();
     out_.end_object();
   }
 
-  void tree(std::size_t t) {
-    const tree::Tree& tree = model_.trees[t];
+  void write_tree(std::size_t t, const tree::Tree& tree) {
     std::int64_t deleted = 0;
     for (std::int32_t i = 0; i < tree.size(); ++i) deleted += tree.in_use(i) ? 0 : 1;
     out_.begin_object();
     out_.key("id");
     out_.integer(static_cast<std::int64_t>(t));
-    values(t);
+    values(tree, first_tree_add_[t]);
     categories(tree);
     links(tree);
     out_.key("tree_param");
@@ -248,11 +255,8 @@ class XgboostWriter {
     return !n.is_leaf() && n.kind == tree::SplitKind::categorical;
   }
 
-  void values(std::size_t t) {
-    const tree::Tree& tree = model_.trees[t];
-    const auto value = [&](std::int32_t i) {
-      return static_cast<float>(tree.node(i).value + first_tree_add_[t]);
-    };
+  void values(const tree::Tree& tree, double add) {
+    const auto value = [&](std::int32_t i) { return static_cast<float>(tree.node(i).value + add); };
     nodes<float>("base_weights", tree, [&](std::int32_t i) {
       return tree.node(i).is_leaf() ? value(i) : static_cast<float>(tree.node(i).value);
     });
