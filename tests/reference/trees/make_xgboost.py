@@ -6,9 +6,8 @@
 
 DIRECTORY holds, for each model (trained by xgboost 3.2.0 on 311 rows of 9 features with about 15 %
 missing), `xgb_<name>.json`, most also as `.ubj`, its margins on the 64 rows of `Xt.npy`
-(`_margin.npy`), the leaves
-(`_leaf.npy`), Shapley values (`_shap.npy`) and interactions of 8 rows (`_shap_inter.npy`), and
-importances in `meta.json`. The ranking models' margins are on `rank_X.npy`.
+(`_margin.npy`), the leaves (`_leaf.npy`), Shapley values (`_shap.npy`) and interactions of 8 rows
+(`_shap_inter.npy`), and importances in `meta.json`. The ranking models' margins are on `rank_X.npy`.
 For the models with categories the unseen code 17 in row 2 was replaced by 11 before predicting.
 """
 
