@@ -6,6 +6,7 @@
 
 #include "quern/io/model_formats.hpp"
 #include "quern/io/number.hpp"
+#include "quern/io/quote.hpp"
 #include "quern/predict.hpp"
 
 #include <cstddef>

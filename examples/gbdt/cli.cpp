@@ -97,8 +97,9 @@ CLI::App* add_train(CLI::App& app, TrainSettings& s) {
   c->add_option("--holdout", s.holdout, "share of the rows kept from training to judge by")
       ->check(CLI::Range(0.0, 1.0))
       ->excludes(test);
-  c->add_option("-m,--model", s.model_path,
-                "where to save; NAME.json is XGBoost's format, all else quern's own");
+  c->add_option(
+      "-m,--model", s.model_path,
+      "where to save; .json and .ubj are XGBoost's formats, .txt LightGBM's, all else quern's own");
   c->add_option("--report", s.report_path, "where to write a self-contained HTML page");
   c->add_option("--title", s.title, "of the page");
   c->add_option("--class-names", s.class_names, "names of the classes 0, 1, …, with commas between")

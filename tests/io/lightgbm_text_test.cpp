@@ -295,7 +295,7 @@ TEST(LightgbmRefuses, ItsPlaceIsNamed) {
 TEST(LightgbmRefuses, LinesThatAreMissingTwiceOrWrong) {
   for (const char* key :
        {"num_leaves", "split_feature", "threshold", "decision_type", "left_child", "right_child",
-        "leaf_value", "max_feature_idx", "num_tree_per_iteration"}) {
+        "leaf_value", "max_feature_idx", "num_tree_per_iteration", "feature_names"}) {
     SCOPED_TRACE(key);
     EXPECT_NE(refusal("lgb_reg", key, ""), "accepted");
     EXPECT_NE(refusal("lgb_reg", key, std::string(key) + "=x"), "accepted");
@@ -321,7 +321,8 @@ TEST(LightgbmRefuses, LinesThatAreMissingTwiceOrWrong) {
 std::string small_tree(const std::string& left, const std::string& right,
                        const std::string& more = "threshold=0 1\ndecision_type=2 2\n") {
   const std::string text =
-      "tree\nversion=v4\nnum_tree_per_iteration=1\nmax_feature_idx=1\n\nTree=0\nnum_leaves=3\n"
+      "tree\nversion=v4\nnum_tree_per_iteration=1\nmax_feature_idx=1\n"
+      "feature_names=a b\n\nTree=0\nnum_leaves=3\n"
       "split_feature=0 1\nleaf_value=1 2 3\n" +
       more + "left_child=" + left + "\nright_child=" + right + "\n\nend of trees\n";
   try {

@@ -11,6 +11,7 @@
 #include "quern/core/error.hpp"
 #include "quern/core/file.hpp"
 #include "quern/io/gzip.hpp"
+#include "quern/io/quote.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -36,16 +37,6 @@ struct Place {
   const std::size_t line_start = newline == std::string_view::npos ? 0 : newline + 1;
   return {static_cast<std::int64_t>(std::count(before.begin(), before.end(), '\n')) + 1,
           static_cast<std::int64_t>(before.size() - line_start) + 1};
-}
-
-/// At most 40 bytes of `text` between quotes, for messages; control bytes become '?'.
-[[nodiscard]] inline std::string quote_text(std::string_view text) {
-  constexpr std::size_t longest = 40;
-  std::string shown(text.substr(0, longest));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 32) c = '?';
-  }
-  return "'" + shown + (text.size() > longest ? "…'" : "'");
 }
 
 /// The bytes of one file or of one piece of memory, and how errors in them are told.

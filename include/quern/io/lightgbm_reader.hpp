@@ -10,9 +10,9 @@
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
-#include "quern/io/input.hpp"
 #include "quern/io/lightgbm_objective.hpp"
 #include "quern/io/number.hpp"
+#include "quern/io/quote.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -198,8 +198,8 @@ class LightgbmReader {
     read_names(header, model);
   }
 
+  /// LightGBM wants a name a feature, too; so a short file has few features.
   static void read_names(const LightgbmBlock& header, boosting::Model& model) {
-    if (!header.has("feature_names")) return;
     const LightgbmBlock::Entry& entry = header.get("feature_names");
     const std::vector<std::string_view> names = LightgbmBlock::words(entry.value);
     if (static_cast<std::int64_t>(names.size()) != model.features)
