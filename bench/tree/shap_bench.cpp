@@ -31,8 +31,8 @@ std::vector<quern::tree::Tree> make_trees(std::int64_t count, std::int64_t depth
     }
     for (auto n = tree.nodes.rbegin(); n != tree.nodes.rend(); ++n) {
       n->value = normal(generator);
-      n->cover =
-          n->is_leaf() ? 1 + generator() % 9 : tree.node(n->left).cover + tree.node(n->right).cover;
+      n->cover = n->is_leaf() ? 1 + static_cast<double>(generator() % 9)
+                              : tree.node(n->left).cover + tree.node(n->right).cover;
     }
   }
   return trees;

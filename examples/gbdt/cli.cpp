@@ -24,8 +24,9 @@ namespace {
 
 using quern::boosting::Options;
 
-void add_data(CLI::App& app, DataSettings& data) {
-  app.add_option("data", data.path, "CSV or TSV, LIBSVM, IDX or NPY file, gzip or not")->required();
+void add_data(CLI::App& app, DataSettings& data, bool required = true) {
+  app.add_option("data", data.path, "CSV or TSV, LIBSVM, IDX or NPY file, gzip or not")
+      ->required(required);
   app.add_option("--labels", data.labels_path,
                  "file of labels (IDX, NPY, or text with one a line); IDX images find theirs");
   app.add_option("--label", data.label, "label column: index from 0 (-1: the last) or name");
@@ -146,7 +147,23 @@ CLI::App* add_explain(CLI::App& app, ExplainSettings& s) {
   c->add_option("--top", s.top, "features to show")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  c->add_option("--dump", s.dump, "print the first so many trees")->check(CLI::NonNegativeNumber);
+  c->add_option("--dump", s.dump, "print trees, in XGBoost's notation or as Graphviz")
+      ->check(CLI::IsMember({"text", "dot"}));
+  c->add_option("--trees", s.trees, "how many trees to print")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_data(*c, s.data, false);
+  c->add_option("--shap", s.shap_path,
+                "CSV file of Shapley values of the data's rows (-: standard output)");
+  c->add_option("--interactions", s.interactions_path,
+                "CSV file of Shapley interactions of pairs of features");
+  c->add_option("--permutation", s.permutation,
+                "metric to judge the data's rows by while each feature is shuffled");
+  c->add_option("--repeats", s.repeats, "shuffles of a feature")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  c->add_option("--seed", s.seed, "of the shuffles")->capture_default_str();
+  c->add_option("--nthread,--threads", s.threads, "0: all cores")->check(CLI::NonNegativeNumber);
   return c;
 }
 

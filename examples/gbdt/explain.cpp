@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "csv_text.hpp"
+#include "learner.hpp"
 #include "model_file.hpp"
 #include "terminal.hpp"
 
+#include "quern/boosting/dump.hpp"
 #include "quern/boosting/importance.hpp"
 
 #include <algorithm>
@@ -15,8 +18,6 @@ namespace {
 
 using quern::boosting::Importance;
 using quern::boosting::Model;
-using quern::tree::Node;
-using quern::tree::Tree;
 
 std::string feature_name(const Model& model, std::int64_t feature) {
   const auto f = static_cast<std::size_t>(feature);
@@ -48,61 +49,135 @@ void print_importances(const Model& model, const std::string& sort_by, int top) 
   }
 }
 
-std::string categories_text(const Model& model, const Tree& tree, const Node& n) {
-  std::string text;
-  for (std::uint32_t c = 0; c < n.category_count * 32; ++c) {
-    if (!tree.in_category_set(n, c)) continue;
-    const auto f = static_cast<std::size_t>(n.feature);
-    const bool named = f < model.categories.size() && c < model.categories[f].size();
-    text += (text.empty() ? "" : ",") + (named ? model.categories[f][c] : std::to_string(c));
-  }
-  return "{" + text + "}";
-}
-
-void print_node(const Model& model, const Tree& tree, std::int32_t i, int depth) {
-  const Node& n = tree.node(i);
-  std::printf("%*s%d:", 2 * depth, "", i);
-  if (n.is_leaf()) {
-    std::printf("leaf=%.9g,cover=%.6g\n", n.value, n.cover);
-    return;
-  }
-  const std::string name = feature_name(model, n.feature);
-  // In XGBoost's words: a set goes right, so "yes" is the branch of a row that is not in it.
-  if (n.kind == quern::tree::SplitKind::numeric) {
-    std::printf("[%s<%.9g]", name.c_str(), n.threshold);
-  } else {
-    std::printf("[%s not in %s]", name.c_str(), categories_text(model, tree, n).c_str());
-  }
-  std::printf(" yes=%d,no=%d,missing=%d,gain=%.6g,cover=%.6g\n", n.left, n.right,
-              n.default_left ? n.left : n.right, n.gain, n.cover);
-  print_node(model, tree, n.left, depth + 1);
-  print_node(model, tree, n.right, depth + 1);
-}
-
-void print_trees(const ModelFile& file, int count) {
+void print_trees(const ModelFile& file, const ExplainSettings& settings) {
   const Model& model = file.model;
-  for (std::size_t t = 0; t < model.trees.size() && t < static_cast<std::size_t>(count); ++t) {
-    const auto round = static_cast<long long>(t) / model.trees_per_round();
+  const std::size_t count =
+      (std::min)(model.trees.size(), static_cast<std::size_t>(settings.trees));
+  for (std::size_t t = 0; t < count; ++t) {
+    const auto index = static_cast<std::int64_t>(t);
+    const quern::boosting::DumpOptions options = {.with_stats = true, .category_names = true};
+    if (settings.dump == "dot") {
+      std::printf("%s\n", dump_graphviz(model, index, options).c_str());
+      continue;
+    }
     const auto k = static_cast<std::size_t>(model.tree_outputs[t]);
     std::string of;
     if (model.outputs > 1 && k < file.meaning.classes.size()) of = ", " + file.meaning.classes[k];
-    std::printf("\ntree %zu (round %lld%s): %lld leaves, depth %d\n", t, round + 1, of.c_str(),
-                static_cast<long long>(model.trees[t].leaves()), model.trees[t].depth());
-    print_node(model, model.trees[t], 0, 0);
+    std::printf("\ntree %zu (round %lld%s): %lld leaves, depth %d\n%s", t,
+                static_cast<long long>(index / model.trees_per_round()) + 1, of.c_str(),
+                static_cast<long long>(model.trees[t].leaves()), model.trees[t].depth(),
+                dump_text(model, index, options).c_str());
+  }
+}
+
+std::string output_name(const ModelFile& file, std::int64_t k) {
+  const auto i = static_cast<std::size_t>(k);
+  return i < file.meaning.classes.size() ? file.meaning.classes[i] : std::to_string(k);
+}
+
+/// "17," or, with several outputs, "17,Bag,".
+std::string row_start(const ModelFile& file, std::int64_t row, std::int64_t k) {
+  std::string text = std::to_string(row) + ",";
+  if (file.model.outputs > 1) text += quoted(output_name(file, k)) + ",";
+  return text;
+}
+
+const char* row_header(const ModelFile& file) {
+  return file.model.outputs > 1 ? "row,output," : "row,";
+}
+
+/// A line a row and output: what each feature adds, and the mean.
+void write_shap(const ModelFile& file, const Data& data, const ExplainSettings& settings) {
+  const auto values = shap_values(file.model, data.set, settings.threads);
+  std::string text = row_header(file);
+  for (std::int64_t f = 0; f < file.model.features; ++f)
+    text += quoted(feature_name(file.model, f)) + ",";
+  text += "mean\n";
+  for (std::int64_t r = 0; r < values.extent(0); ++r) {
+    for (std::int64_t k = 0; k < values.extent(1); ++k) {
+      text += row_start(file, r, k);
+      for (std::int64_t f = 0; f < values.extent(2); ++f) {
+        append_number(text, values(r, k, f));
+        text += f + 1 < values.extent(2) ? ',' : '\n';
+      }
+    }
+  }
+  write_text(settings.shap_path, text);
+}
+
+/// A line for each pair of features that interact in a row, and for each feature by itself.
+void write_interactions(const ModelFile& file, const Data& data, const ExplainSettings& settings) {
+  constexpr std::int64_t at_once = 16;  // a row is a matrix of all features
+  std::string text = std::string(row_header(file)) + "feature,with,value\n";
+  for (std::int64_t first = 0; first < data.rows(); first += at_once) {
+    std::vector<std::int64_t> rows;
+    for (std::int64_t r = first; r < (std::min)(first + at_once, data.rows()); ++r)
+      rows.push_back(r);
+    const Data part = take_rows(data, rows);
+    const auto values = shap_interactions(file.model, part.set, settings.threads);
+    for (std::int64_t i = 0; i < values.extent(0) * values.extent(1); ++i) {
+      const std::int64_t r = i / values.extent(1), k = i % values.extent(1);
+      for (std::int64_t f = 0; f < file.model.features; ++f) {
+        for (std::int64_t g = f; g < file.model.features; ++g) {
+          const double value = values(r, k, f, g) + (f == g ? 0 : values(r, k, g, f));
+          if (value == 0) continue;
+          text += row_start(file, first + r, k) + quoted(feature_name(file.model, f)) + "," +
+                  quoted(feature_name(file.model, g)) + ",";
+          append_number(text, value);
+          text += '\n';
+        }
+      }
+    }
+  }
+  write_text(settings.interactions_path, text);
+}
+
+void print_permutation(const ModelFile& file, const Data& data, const ExplainSettings& settings) {
+  if (!data.has_labels()) throw UsageError("--permutation: the data have no labels");
+  const Shuffled got = shuffle_features(file.model, data.set, settings.permutation,
+                                        settings.repeats, settings.seed, settings.threads);
+  std::vector<std::size_t> order(got.mean.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return got.mean[a] > got.mean[b]; });
+  std::printf(
+      "\n%s %.6g on %s rows; by how much it gets worse when a feature is shuffled:\n\n"
+      "%-24s %12s %12s\n",
+      settings.permutation.c_str(), got.score, count_text(data.rows()).c_str(), "feature",
+      "worse by", "+-");
+  for (std::size_t i = 0; i < order.size() && i < static_cast<std::size_t>(settings.top); ++i) {
+    const std::size_t f = order[i];
+    if (got.mean[f] == 0 && got.deviation[f] == 0) continue;
+    std::printf("%s %12.5g %12.3g\n",
+                fit(feature_name(file.model, static_cast<std::int64_t>(f)), 24).c_str(),
+                got.mean[f], got.deviation[f]);
   }
 }
 
 }  // namespace
 
 int explain(const ExplainSettings& settings) {
+  const bool wants_data = !settings.shap_path.empty() || !settings.interactions_path.empty() ||
+                          !settings.permutation.empty();
+  if (wants_data && settings.data.path.empty())
+    throw UsageError("--shap, --interactions and --permutation need a data file");
   const ModelFile file = load(settings.model_path);
   const Model& model = file.model;
-  std::printf("%s: %s, %d outputs, %lld rounds, %zu trees, %lld features\n",
-              settings.model_path.c_str(), model.objective.c_str(), model.outputs,
-              static_cast<long long>(model.rounds()), model.trees.size(),
-              static_cast<long long>(model.features));
-  print_importances(model, settings.sort_by, settings.top);
-  print_trees(file, settings.dump);
+  // What goes to standard output stays free of other words.
+  const bool only_data = settings.shap_path == "-" || settings.interactions_path == "-";
+  if (!only_data && settings.dump != "dot") {
+    std::printf("%s: %s, %d outputs, %lld rounds, %zu trees, %lld features\n",
+                settings.model_path.c_str(), model.objective.c_str(), model.outputs,
+                static_cast<long long>(model.rounds()), model.trees.size(),
+                static_cast<long long>(model.features));
+    print_importances(model, settings.sort_by, settings.top);
+  }
+  if (!settings.dump.empty() && !only_data) print_trees(file, settings);
+  if (!wants_data) return 0;
+  const Data data = read_data(settings.data, model, file.meaning);
+  if (!settings.permutation.empty() && !only_data) print_permutation(file, data, settings);
+  if (!settings.shap_path.empty()) write_shap(file, data, settings);
+  if (!settings.interactions_path.empty()) write_interactions(file, data, settings);
   return 0;
 }
 

@@ -3,9 +3,12 @@
 #include "learner.hpp"
 
 #include "quern/boosting/booster.hpp"
+#include "quern/boosting/explain.hpp"
+#include "quern/boosting/permutation.hpp"
 
 #include <chrono>
 #include <numeric>
+#include <utility>
 
 namespace gbdt {
 
@@ -51,6 +54,28 @@ quern::NdArray<std::int32_t, 2> predict_leaves(const boosting::Model& model,
   quern::NdArray<std::int32_t, 2> out({data.rows(), predictor.trees_of(-1)});
   predictor.leaves(data.features, out.view(), {.threads = threads});
   return out;
+}
+
+quern::NdArray<double, 3> shap_values(const boosting::Model& model,
+                                      const quern::tree::Dataset& data, int threads) {
+  quern::NdArray<double, 3> out({data.rows(), std::int64_t{model.outputs}, model.features + 1});
+  boosting::shap_values(model, data.features, out.view(), {.threads = threads});
+  return out;
+}
+
+quern::NdArray<double, 4> shap_interactions(const boosting::Model& model,
+                                            const quern::tree::Dataset& data, int threads) {
+  const std::int64_t n = model.features + 1;
+  quern::NdArray<double, 4> out({data.rows(), std::int64_t{model.outputs}, n, n});
+  boosting::shap_interactions(model, data.features, out.view(), {.threads = threads});
+  return out;
+}
+
+Shuffled shuffle_features(const boosting::Model& model, const quern::tree::Dataset& data,
+                          const std::string& metric, int repeats, std::uint64_t seed, int threads) {
+  boosting::PermutationImportance got = boosting::permutation_importance(
+      model, data, metric, {.repeats = repeats, .seed = seed, .threads = threads});
+  return {got.score, std::move(got.mean), std::move(got.deviation)};
 }
 
 std::string simd_level() { return std::string(quern::simd::name(quern::simd::active_level())); }

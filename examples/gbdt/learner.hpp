@@ -54,6 +54,24 @@ void transform_margins(const quern::boosting::Model& model, quern::NdArray<float
                                                              const quern::tree::Dataset& data,
                                                              int threads);
 
+/// Shapley values (rows, outputs, features + 1): what each feature adds to each margin.
+[[nodiscard]] quern::NdArray<double, 3> shap_values(const quern::boosting::Model& model,
+                                                    const quern::tree::Dataset& data, int threads);
+/// Interactions (rows, outputs, features + 1, features + 1).
+[[nodiscard]] quern::NdArray<double, 4> shap_interactions(const quern::boosting::Model& model,
+                                                          const quern::tree::Dataset& data,
+                                                          int threads);
+
+/// By how much a metric gets worse when a feature is shuffled.
+struct Shuffled {
+  double score = 0;  ///< the metric on the data as they are
+  std::vector<double> mean;
+  std::vector<double> deviation;
+};
+[[nodiscard]] Shuffled shuffle_features(const quern::boosting::Model& model,
+                                        const quern::tree::Dataset& data, const std::string& metric,
+                                        int repeats, std::uint64_t seed, int threads);
+
 /// SIMD level in use, by name.
 [[nodiscard]] std::string simd_level();
 

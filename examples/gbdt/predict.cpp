@@ -1,36 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "csv_text.hpp"
 #include "data.hpp"
 #include "learner.hpp"
 #include "model_file.hpp"
 #include "scores.hpp"
 #include "terminal.hpp"
 
-#include "quern/core/file.hpp"
-
-#include <charconv>
 #include <cstdio>
-#include <span>
 
 namespace gbdt {
 namespace {
 
 using quern::NdArray;
-
-/// A field of a CSV file, quoted where it must be.
-std::string quoted(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + "\"";
-}
-
-/// The shortest text that reads back as the same number.
-template <class T>
-void append_number(std::string& text, T value) {
-  char digits[32];
-  text.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
-}
 
 template <class T>
 void append_rows(std::string& text, const NdArray<T, 2>& values) {
@@ -105,16 +87,10 @@ int predict(const PredictSettings& settings) {
     std::fprintf(stderr, "gbdt: %s cells hold categories that training did not see: missing\n",
                  count_text(data.unseen_categories).c_str());
   const std::string text = csv_of(settings, file, data);
-  if (to_file) {
-    quern::write_file_atomically(settings.out_path,
-                                 std::as_bytes(std::span<const char>(text.data(), text.size())));
+  write_text(settings.out_path, text);
+  if (to_file)
     std::fprintf(stderr, "%s: %s rows\n", settings.out_path.c_str(),
                  count_text(data.rows()).c_str());
-    return 0;
-  }
-  const bool good =
-      std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
-  if (!good) throw quern::IoError("cannot write to the standard output");
   return 0;
 }
 

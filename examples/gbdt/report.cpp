@@ -23,6 +23,7 @@ constexpr std::size_t most_confusion_classes = 30;
 constexpr std::size_t wrong_pictures = 48;
 constexpr std::size_t wrong_rows = 15;
 constexpr std::size_t shown_features = 20;
+constexpr std::size_t effect_rows = 2000;
 
 std::string file_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
 
@@ -188,6 +189,39 @@ std::string bars(const Report& r) {
   return html + "</tbody></table></section>";
 }
 
+/// Mean size of what each feature adds to the margins of some of the judged rows.
+std::string effects(const Report& r) {
+  std::vector<std::int64_t> rows(
+      (std::min)(static_cast<std::size_t>(r.judged.rows()), effect_rows));
+  std::iota(rows.begin(), rows.end(), std::int64_t{0});
+  const Data part = take_rows(r.judged, rows);
+  const auto values = shap_values(r.run.model, part.set, r.settings.options.nthread);
+  std::vector<double> mean(static_cast<std::size_t>(r.run.model.features), 0.0);
+  for (std::int64_t i = 0; i < values.extent(0); ++i) {
+    for (std::int64_t k = 0; k < values.extent(1); ++k) {
+      for (std::size_t f = 0; f < mean.size(); ++f)
+        mean[f] += std::fabs(values(i, k, static_cast<std::int64_t>(f))) /
+                   static_cast<double>(rows.size());
+    }
+  }
+  const std::vector<std::size_t> order = descending(mean);
+  std::string html =
+      "<section><h2>Effects</h2><p class=\"soft small\">Mean size of each "
+      "feature's Shapley values, in margins, over " +
+      count_text(static_cast<std::int64_t>(rows.size())) +
+      " rows.</p><table class=\"bars\"><tbody>";
+  for (std::size_t i = 0; i < order.size() && i < shown_features; ++i) {
+    const std::size_t f = order[i];
+    if (!(mean[f] > 0)) break;
+    html += "<tr><th scope=\"row\">" + escape(feature_name(r, f)) + "</th>" +
+            format(
+                "<td class=\"number\">%.3g</td><td></td><td><div class=\"bar\" "
+                "style=\"width:%.1f%%\"></div></td></tr>",
+                mean[f], 100 * mean[f] / mean[order[0]]);
+  }
+  return html + "</tbody></table></section>";
+}
+
 /// A row that was judged wrongly, and how sure the model was.
 struct Miss {
   std::int64_t row = 0;
@@ -314,7 +348,8 @@ void write_report(const Report& r) {
   if (r.run.model.outputs > 1) html += format(", %d classes", r.run.model.outputs);
   html += ", " + escape(r.settings.options.objective) + "</p></header>\n";
   html += figures(r) + "\n" + curves(r) + "\n" + confusion(r) + "\n";
-  html += (has_pictures(r) ? heat_maps(r) : bars(r)) + "\n" + wrong(r) + "\n" + settings_table(r);
+  html += (has_pictures(r) ? heat_maps(r) : bars(r) + "\n" + effects(r)) + "\n" + wrong(r) + "\n" +
+          settings_table(r);
   html += "\n</main></body></html>\n";
   quern::write_file_atomically(r.settings.report_path,
                                std::as_bytes(std::span<const char>(html.data(), html.size())));

@@ -8,6 +8,7 @@
 
 #include "quern/boosting/options.hpp"
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -61,9 +62,17 @@ struct EvalSettings {
 
 struct ExplainSettings {
   std::string model_path;
+  DataSettings data;  ///< path empty: none; rows to explain or to shuffle
   std::string sort_by = "gain";
   int top = 20;
-  int dump = 0;  ///< trees to print
+  std::string dump;               ///< text or dot; empty: no trees
+  int trees = 1;                  ///< how many to dump
+  std::string shap_path;          ///< CSV of Shapley values; empty: none
+  std::string interactions_path;  ///< CSV of interactions; empty: none
+  std::string permutation;        ///< metric; empty: no shuffling
+  int repeats = 5;
+  std::uint64_t seed = 0;
+  int threads = 0;
 };
 
 /// The commands; each returns the exit code.
