@@ -51,7 +51,7 @@ class XgboostReader : public JsonValues {
   }
   /// Rounds to a finite float: the limit is half a step above the largest. Also false for NaN.
   [[nodiscard]] static bool fits_float(double x) noexcept {
-    return x > -0x1.ffffffp127 && x < 0x1.ffffffp127;
+    return is_finite_bits(x) && x > -0x1.ffffffp127 && x < 0x1.ffffffp127;
   }
   /// XGBoost's numbers are floats; a double too large for one is not of its making.
   [[nodiscard]] double narrow(const JsonPlace& at, double x) const {
