@@ -295,5 +295,21 @@ TEST(Booster, OneClassAloneIsLearned) {
   for (std::int64_t i = 0; i < 50; ++i) EXPECT_LT(p(i, 0), 1e-3f);
 }
 
+TEST(Booster, WithoutAModelSaysSo) {
+  const Booster b;
+  const Eigen::MatrixXf x = Eigen::MatrixXf::Zero(2, 3);
+  float out = 0;
+  const float row = 0;
+  EXPECT_THROW(b.save("never_written.quern"), ValueError);
+  EXPECT_THROW((void)b.predict(x), ValueError);
+  EXPECT_THROW((void)b.predict_leaves(tree::make_dataset(x)), ValueError);
+  EXPECT_THROW(b.predict_one(std::span(&row, 1), std::span(&out, 1)), ValueError);
+  try {
+    (void)b.predict(x);
+  } catch (const ValueError& error) {
+    EXPECT_NE(std::string(error.what()).find("trained or loaded"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::booster

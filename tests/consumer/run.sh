@@ -67,6 +67,22 @@ case $case_name in
       "$here/plain/b.cpp" -o plain
     ./plain
     ;;
+  predict)
+    # Prediction needs Highway's headers and a loader's, but no Eigen, wherever that is installed.
+    mkdir -p headers
+    ln -s "$QUERN_TEST_HIGHWAY/hwy" headers/hwy
+    json=
+    if [ -n "$QUERN_TEST_JSON" ]; then
+      ln -s "$QUERN_TEST_JSON/nlohmann" headers/nlohmann
+      json=-DCONSUMER_JSON
+    fi
+    # shellcheck disable=SC2086
+    set -- -std=c++20 -O0 $json -I"$QUERN_SOURCE/include" -isystem headers \
+      "$here/plain/predict.cpp"
+    if "$CXX" "$@" -M | grep -i '/eigen'; then exit 1; fi
+    $QUERN_TEST_LAUNCHER "$CXX" "$@" -pthread -o predict
+    ./predict
+    ;;
   mixed_flags)
     # Units built with different flags link in either order and each gets what it was built for.
     for flags in -O0 "-O2 -DCONSUMER_LIGHT"; do

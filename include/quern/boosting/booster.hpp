@@ -82,6 +82,7 @@ class Booster {
   /// Margins (rows, outputs), before any transformation. ShapeError when the number of features is
   /// not the model's, ValueError when both have feature names and they differ.
   [[nodiscard]] NdArray<float, 2> predict_margin(const tree::Dataset& data) const {
+    expect_model("predict");
     NdArray<float, 2> out({data.rows(), std::int64_t{model_.outputs}});
     predictor_.margins(data, out.view(), {.threads = options_.nthread});
     return out;
@@ -91,18 +92,24 @@ class Booster {
   /// in a batch.
   template <class T>
   void predict_one(std::span<const T> row, std::span<float> out) const {
+    expect_model("predict_one");
     predictor_.margins_of_row(row, out);
   }
 
   /// (rows, trees): the leaf that each row reaches, as node numbers.
   [[nodiscard]] NdArray<std::int32_t, 2> predict_leaves(const tree::Dataset& data) const {
+    expect_model("predict_leaves");
     NdArray<std::int32_t, 2> out({data.rows(), predictor_.trees_of(-1)});
     predictor_.leaves(data.features, out.view(), {.threads = options_.nthread});
     return out;
   }
 
   /// Saves to quern's own format, exactly; an existing file is replaced at the end or not at all.
-  void save(const std::string& path) const { save_model(model_, path); }
+  /// ValueError before there is a model.
+  void save(const std::string& path) const {
+    expect_model("save");
+    save_model(model_, path);
+  }
   /// Loads what save() wrote; ParseError for anything else.
   void load(const std::string& path) { adopt(load_model(path)); }
 
@@ -111,6 +118,12 @@ class Booster {
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
  private:
+  /// A model that nobody trained has no columns.
+  void expect_model(const char* function) const {
+    if (model_.features > 0 || model_.rounds() > 0) return;
+    throw ValueError(error_text("quern::boosting::Booster::" + std::string(function), "model",
+                                "one that was trained or loaded", "none"));
+  }
   void adopt(Model model) {
     Predictor predictor(model);  // throws before anything is given up
     model_ = std::move(model);
