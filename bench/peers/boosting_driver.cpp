@@ -93,6 +93,8 @@ class BoostingDriver : public peers::Driver {
     if (result.max_leaves > 0) {
       result.max_depth = 0;
       result.grow_policy = quern::tree::GrowPolicy::lossguide;
+    } else if (command.integer("symmetric", 0) != 0) {
+      result.grow_policy = quern::tree::GrowPolicy::symmetric;
     }
     return result;
   }
