@@ -64,6 +64,7 @@ Options any_options(int features) {
                                                             tree::HistogramPrecision::packed,
                                                             tree::HistogramPrecision::full});
   o.gradient_order = one_of<int>({1, 2, 2});
+  if (o.objective == "reg:absoluteerror" || o.gradient_order == 1) o.linear_tree = false;
   o.seed = *rc::gen::arbitrary<std::uint64_t>();
   return o;
 }

@@ -167,6 +167,12 @@ inline void check_boosters(const Options& o, const std::string& function) {
                 o.linear_lambda);
   expect_option(!o.linear_tree || o.monotone_constraints.empty(), function, "linear_tree",
                 "false beside monotone_constraints, which linear leaves would break", 1);
+  const bool refits = o.gradient_order == 1 || o.objective == "reg:absoluteerror" ||
+                      o.objective == "reg:quantileerror";
+  expect_option(!o.linear_tree || !refits, function, "linear_tree",
+                "false where leaves are set after growth (gradient_order 1, absolute and quantile "
+                "losses)",
+                1);
 }
 
 }  // namespace detail

@@ -204,6 +204,8 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
       {"colsample_bylevel", set_member<&O::colsample_bylevel>},
       {"colsample_bynode", set_member<&O::colsample_bynode>},
       {"max_bin", set_member<&O::max_bin>},
+      {"max_cat_to_onehot", set_member<&O::max_cat_to_onehot>},
+      {"max_cat_threshold", set_member<&O::max_cat_threshold>},
       {"monotone_constraints", set_member<&O::monotone_constraints>},
       {"interaction_constraints", set_member<&O::interaction_constraints>},
       {"linear_tree", set_member<&O::linear_tree>},
