@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "reference.hpp"
+
 namespace quern::test::growth {
 namespace {
 
@@ -51,13 +53,92 @@ struct Data {
   }
 };
 
+/// XGBoost's training table and what it made of it with tree_method exact.
+TEST(Growth, ExactTrainsXGBoostsTrees) {
+  const std::vector<float> x = reference_npy<float>("X"), xt = reference_npy<float>("Xt");
+  const tree::Dataset test =
+      tree::make_dataset(MatrixView<const float>(xt.data(), {std::int64_t{64}, std::int64_t{9}}));
+  const ReferenceText curves("curves.txt");
+  Options plain{.num_round = 6,
+                .max_depth = 4,
+                .tree_method = "exact",
+                .gamma = 0.1,
+                .reg_lambda = 2,
+                .eval_metric = {"rmse"}};
+  Options weighted{.num_round = 5,
+                   .learning_rate = 0.5,
+                   .max_depth = 3,
+                   .tree_method = "exact",
+                   .min_child_weight = 3,
+                   .reg_alpha = 0.5,
+                   .eval_metric = {"rmse"}};
+  for (const std::string name : {"xgb_reg_exact", "xgb_reg_exact_w"}) {
+    SCOPED_TRACE(name);
+    tree::Dataset train =
+        tree::make_dataset(MatrixView<const float>(x.data(), {std::int64_t{311}, std::int64_t{9}}),
+                           reference_npy<float>("y_reg"));
+    if (name == "xgb_reg_exact_w") train.weights = reference_npy<float>("w");
+    Booster b(name == "xgb_reg_exact_w" ? weighted : plain);
+    const auto& history = b.fit(train, {.eval_sets = {{"same", &train}}, .eval_train = true});
+    const std::vector<double>& rmse = curves[name + ".rmse"];
+    ASSERT_EQ(history.curves[0].values.size(), rmse.size());
+    for (std::size_t r = 0; r < rmse.size(); ++r) {
+      EXPECT_NEAR(history.curves[0].values[r], rmse[r], 1e-5);
+      EXPECT_NEAR(history.curves[1].values[r], rmse[r], 1e-5);  // by walking
+    }
+    const std::vector<float> margins = reference_npy<float>(name + "_margin");
+    const std::vector<float> leaves = reference_npy<float>(name + "_leaf");
+    const NdArray<float, 2> p = b.predict_margin(test);
+    const NdArray<std::int32_t, 2> l = b.predict_leaves(test);
+    for (std::int64_t i = 0; i < 64; ++i) {
+      EXPECT_NEAR(p(i, 0), margins[static_cast<std::size_t>(i)], 1e-5) << "row " << i;
+      for (std::int64_t t = 0; t < l.extent(1); ++t)
+        EXPECT_EQ(l(i, t),
+                  static_cast<std::int32_t>(leaves[static_cast<std::size_t>(i * l.extent(1) + t)]));
+    }
+  }
+}
+
+/// Cuts are not XGBoost's, so the last round may be a little better or worse; on 311 rows.
+TEST(Growth, CategoriesAndInteractionsLearnAsXGBoostsDo) {
+  const std::vector<float> x = reference_npy<float>("X");
+  const ReferenceText curves("curves.txt");
+  const auto last = [&](Options o, const char* labels, bool categories) {
+    o.num_round = 6;
+    o.max_depth = 4;
+    o.max_bin = 16;
+    tree::Dataset train =
+        tree::make_dataset(MatrixView<const float>(x.data(), {std::int64_t{311}, std::int64_t{9}}),
+                           reference_npy<float>(labels));
+    train.feature_kinds.assign(9, tree::FeatureKind::numeric);
+    if (categories) train.feature_kinds[8] = tree::FeatureKind::categorical;
+    Booster b(o);
+    return b.fit(train, {.eval_train = true}).curves[0].values.back();
+  };
+  const auto expect_close = [&](double got, const char* curve) {
+    const double theirs = curves[curve].back();
+    EXPECT_LT(got, 1.05 * theirs) << curve;
+    EXPECT_GT(got, 0.85 * theirs) << curve;
+    RecordProperty(curve, std::to_string(got) + " / " + std::to_string(theirs));
+  };
+  expect_close(last({}, "y_reg", true), "xgb_cat.rmse");
+  expect_close(last({.objective = "binary:logistic", .max_cat_to_onehot = 50}, "y_bin", true),
+               "xgb_cat_onehot.logloss");
+  expect_close(last({.interaction_constraints = {{0, 1}, {2, 3, 4}}}, "y_reg", false),
+               "xgb_interact.rmse");
+  expect_close(last({.monotone_constraints = {1, 0, -1, 0, 0, 0, 0, 0, 0}}, "y_reg", false),
+               "xgb_mono.rmse");
+}
+
 Options any_options(bool categorical) {
   Options o;
   o.num_round = 3;
   o.grow_policy = *rc::gen::element(tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide,
                                     tree::GrowPolicy::symmetric);
   o.max_depth = *rc::gen::inRange(1, 8);
-  o.max_leaves = *rc::gen::element(0, 5, 20);
+  const bool exact = !categorical && o.grow_policy == tree::GrowPolicy::depthwise;
+  if (exact && *rc::gen::arbitrary<bool>()) o.tree_method = "exact";
+  o.max_leaves = o.tree_method == "exact" ? 0 : *rc::gen::element(0, 5, 20);
   o.max_bin = *rc::gen::element(2, 16, 255);
   o.gamma = *rc::gen::element(0.0, 0.5);
   o.reg_alpha = *rc::gen::element(0.0, 0.3);
@@ -98,11 +179,12 @@ TEST(Growth, AnyOptionsTrainToTheSameBitsForAnyThreads) {
 TEST(Growth, MonotoneConstraintsHoldWithEverythingElse) {
   EXPECT_TRUE(rc::check([] {
     static const Data data(800, 6, 2);
-    Options o = any_options(true);
+    const bool categorical = *rc::gen::arbitrary<bool>();
+    Options o = any_options(categorical);
     o.monotone_constraints = {1, 0, -1, 0, 0, 0};
     o.num_round = 5;
     Booster booster(o);
-    booster.fit(data.dataset(true));
+    booster.fit(data.dataset(categorical));
     Eigen::MatrixXf probe(41, 6);
     Eigen::MatrixXf row = data.x.row(*rc::gen::inRange(0, 800));
     for (const int feature : {0, 2}) {
@@ -196,6 +278,11 @@ TEST(Growth, WhatDoesNotFitIsRefusedByName) {
   contains(refusal({.interaction_constraints = {{0, -1}}}), "interaction_constraints");
   contains(refusal({.interaction_constraints = {{}}}), "interaction_constraints");
   contains(refusal({.max_depth = 17, .grow_policy = tree::GrowPolicy::symmetric}), "max_depth");
+  contains(refusal({.tree_method = "approx"}), "tree_method");
+  contains(refusal({.tree_method = "exact"}), "categorical feature 4");
+  contains(refusal({.max_leaves = 4, .tree_method = "exact"}), "max_leaves");
+  contains(refusal({.tree_method = "exact", .grow_policy = tree::GrowPolicy::symmetric}),
+           "grow_policy");
   contains(refusal({.max_cat_to_onehot = 0}), "max_cat_to_onehot");
   contains(refusal({.max_cat_threshold = 0}), "max_cat_threshold");
 }

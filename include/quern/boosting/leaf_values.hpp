@@ -115,8 +115,10 @@ class LeafSetter {
     const std::vector<double> values =
         level >= 0 ? quantiles(grower, output, level, gradients, !sample.factors.empty())
                    : line_search(grower, gradients, !sample.factors.empty());
-    for (std::size_t leaf = 0; leaf < values.size(); ++leaf)
+    for (std::size_t leaf = 0; leaf < values.size(); ++leaf) {
+      if (grower.leaf_ranges()[leaf].size() == 0) continue;  // of a symmetric tree: its parent's
       tree.node(grower.leaf_nodes()[leaf]).value = rate * values[leaf];
+    }
     keep_monotone(tree, state_.options.monotone_constraints);
   }
 

@@ -80,10 +80,27 @@ inline void add_to_margin(float& margin, double value) {
   margin = static_cast<float>(static_cast<double>(margin) + value);
 }
 
-/// add(row, value) with what \p tree gives for every row of \p set; blocks of rows in parallel.
+/// add(row, value) with what \p tree gives for every row of \p set, by the values themselves;
+/// blocks of rows in parallel.
+template <class Add>
+void for_each_foreign_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
+                            int threads, const Add& add) {
+  const tree::RowReader reader(set.data->features, type);
+  parallel_for(
+      block_count(set.rows(), objective_block),
+      [&](std::int64_t b) {
+        const BlockRange block = block_range(set.rows(), objective_block, b);
+        for (std::int64_t row = block.begin; row < block.end; ++row)
+          add(row, reader.leaf_value(tree, reader.leaf(tree, row), row));
+      },
+      threads);
+}
+
+/// The same, by codes where the set has them: faster, but every threshold must be a cut.
 template <class Add>
 void for_each_leaf_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
                          int threads, const Add& add) {
+  if (set.binned.rows != set.rows()) return for_each_foreign_value(set, tree, type, threads, add);
   const CodeWalker walker(tree, set.binned.cuts);
   const tree::RowReader reader(set.data->features, type);
   parallel_for(
@@ -95,21 +112,6 @@ void for_each_leaf_value(const SetState& set, const tree::Tree& tree, tree::Inpu
           add(row,
               tree.linear.empty() ? tree.node(leaf).value : reader.leaf_value(tree, leaf, row));
         }
-      },
-      threads);
-}
-
-/// The same for a tree of any origin, by the values themselves: slower.
-template <class Add>
-void for_each_foreign_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
-                            int threads, const Add& add) {
-  const tree::RowReader reader(set.data->features, type);
-  parallel_for(
-      block_count(set.rows(), objective_block),
-      [&](std::int64_t b) {
-        const BlockRange block = block_range(set.rows(), objective_block, b);
-        for (std::int64_t row = block.begin; row < block.end; ++row)
-          add(row, reader.leaf_value(tree, reader.leaf(tree, row), row));
       },
       threads);
 }

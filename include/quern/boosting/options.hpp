@@ -52,6 +52,8 @@ struct Options {
   double learning_rate = 0.3;             ///< in (0, 1]; XGBoost's eta
   std::int32_t max_depth = 6;             ///< longest path, 0: no limit
   std::int32_t max_leaves = 0;            ///< 0: no limit
+  std::string tree_method = "hist";  ///< hist: histograms of at most max_bin bins; exact: every
+                                     ///< boundary between values (depthwise, numeric features)
   tree::GrowPolicy grow_policy = tree::GrowPolicy::depthwise;
   double min_child_weight = 1;  ///< least sum of hessians in a child
   double gamma = 0;             ///< least gain of a split (without the factor 1/2)
@@ -116,6 +118,8 @@ struct Options {
   /// Whether rounds add trees, whose weights may change later (dart) or not, or linear steps.
   [[nodiscard]] bool is_dart() const { return booster == "dart"; }
   [[nodiscard]] bool is_linear() const { return booster == "gblinear"; }
+  /// Whether trees are grown on codes.
+  [[nodiscard]] bool is_binned() const { return !is_linear() && tree_method != "exact"; }
   /// What a tree needs to know of these.
   [[nodiscard]] tree::GrowOptions grow() const;
 };
@@ -139,6 +143,16 @@ inline void expect_choice(const std::string& function, const char* name, const s
 
 inline bool is_share(double x) { return x > 0 && x <= 1; }
 inline bool is_nonnegative(double x) { return x >= 0 && x <= (std::numeric_limits<double>::max)(); }
+
+/// What exact trees do not have.
+inline void check_exact(const Options& o, const std::string& function) {
+  expect_choice(function, "tree_method", o.tree_method, {"hist", "exact"});
+  if (o.tree_method != "exact") return;
+  expect_option(o.grow_policy == tree::GrowPolicy::depthwise, function, "grow_policy",
+                "depthwise with tree_method exact", static_cast<double>(o.grow_policy));
+  expect_option(o.max_leaves == 0, function, "max_leaves", "0 with tree_method exact",
+                o.max_leaves);
+}
 
 /// The options of boosters, forests, samples and linear leaves.
 inline void check_boosters(const Options& o, const std::string& function) {
@@ -248,6 +262,7 @@ inline void Options::check(const std::string& function) const {
     expect_option(finite && *base_score >= -1e30 && *base_score <= 1e30, function, "base_score",
                   "a number within 1e30 of 0", *base_score);
   }
+  detail::check_exact(*this, function);
   detail::check_boosters(*this, function);
   expect_option(nthread >= 0 && nthread <= 1024, function, "nthread", "0..1024", nthread);
   expect_option(early_stopping_rounds >= 0, function, "early_stopping_rounds", ">= 0",

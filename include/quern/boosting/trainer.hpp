@@ -96,7 +96,7 @@ class Trainer {
     weigh_classes();
     start_model(data);
     first_round_ = static_cast<std::uint64_t>(state_.model.rounds());
-    if (!options.is_linear()) {
+    if (options.is_binned()) {
       const auto start = Clock::now();
       train.binned = tree::bin(data, options.max_bin, {.threads = options.nthread});
       history_.binning_seconds = seconds_since(start);
@@ -152,6 +152,11 @@ class Trainer {
         throw ValueError(error_text(function, "monotone_constraints",
                                     "0 for categorical feature " + std::to_string(f),
                                     static_cast<int>(state_.options.monotone_constraints[f])));
+    for (std::size_t f = 0; f < data.feature_kinds.size(); ++f)
+      if (state_.options.tree_method == "exact" &&
+          data.feature_kinds[f] == tree::FeatureKind::categorical)
+        throw ValueError(error_text(function, "tree_method",
+                                    "hist for categorical feature " + std::to_string(f), "exact"));
     for (const auto& group : state_.options.interaction_constraints)
       for (const std::int32_t f : group)
         if (f >= data.cols())
@@ -260,7 +265,7 @@ class Trainer {
     state.name = set.name;
     state.data = &d;
     state.targets = targets;
-    if (!state_.options.is_linear())
+    if (state_.options.is_binned())
       state.binned = tree::bin(d, state_.train.binned.cuts,
                                {.threads = state_.options.nthread, .fill_blocks = false});
     state.margins = start_margins(d);

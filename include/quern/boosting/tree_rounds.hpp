@@ -14,13 +14,16 @@
 #include "quern/boosting/train_state.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/random.hpp"
+#include "quern/tree/exact.hpp"
 #include "quern/tree/grow.hpp"
 #include "quern/tree/linear_fit.hpp"
 #include "quern/tree/row_reader.hpp"
+#include "quern/tree/tree_grower.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -82,13 +85,20 @@ class DartMargins {
   std::vector<double> dropped_;  // (rows, outputs) of this round's dropped trees
 };
 
+/// What grows the trees that the options ask for.
+inline std::unique_ptr<tree::TreeGrower> make_grower(const TrainState& state) {
+  const tree::GrowOptions options = state.options.grow();
+  if (state.options.is_binned()) return std::make_unique<tree::Grower>(state.train.binned, options);
+  return std::make_unique<tree::ExactGrower>(state.train.data->features, options);
+}
+
 /// num_parallel_tree trees for each output.
 class TreeRounds final : public RoundMaker {
  public:
   explicit TreeRounds(TrainState& state)
       : state_(state),
         foreign_(state.model.trees.size()),
-        grower_(state.train.binned, state.options.grow()),
+        grower_(make_grower(state)),
         leaves_(state) {
     if (!state.options.is_dart()) return;
     state.model.tree_weights.resize(foreign_, 1.0);
@@ -106,7 +116,7 @@ class TreeRounds final : public RoundMaker {
     }
     find_gradients(state_);
     const std::int32_t parallel = state_.options.num_parallel_tree;
-    grower_.set_learning_rate(state_.learning_rate / parallel);
+    grower_->set_learning_rate(state_.learning_rate / parallel);
     std::vector<RowSample> samples;
     for (std::int32_t p = 0; p < parallel; ++p)
       samples.push_back(draw_rows(state_, number, stream(number, p)));
@@ -152,9 +162,9 @@ class TreeRounds final : public RoundMaker {
   void grow(std::uint64_t number, std::int32_t output, std::int32_t p, const RowSample& sample) {
     const std::span<const tree::GradientPair> gradients = weighted(output, sample);
     tree::Tree tree =
-        grower_.grow(leaves_.fitted(gradients, sample), sample.rows, tree_seed(number, output, p));
+        grower_->grow(leaves_.fitted(gradients, sample), sample.rows, tree_seed(number, output, p));
     const double rate = state_.learning_rate / state_.options.num_parallel_tree;
-    leaves_.set(tree, grower_, output, rate, gradients, sample);
+    leaves_.set(tree, *grower_, output, rate, gradients, sample);
     if (state_.options.linear_tree) fit_leaves(tree, gradients);
     const bool at_once = dart_.empty() && state_.options.num_parallel_tree == 1;
     if (at_once) add_to_margins(tree, output, sample.all());
@@ -180,7 +190,8 @@ class TreeRounds final : public RoundMaker {
   void fit_leaves(tree::Tree& tree, std::span<const tree::GradientPair> gradients) const {
     const tree::RowReader reader(state_.train.data->features, state_.model.input_type);
     tree::fit_linear_leaves(
-        tree, grower_.leaf_nodes(), grower_.leaf_ranges(), grower_.partition(), gradients, reader,
+        tree, grower_->leaf_nodes(), grower_->leaf_ranges(), grower_->partition(), gradients,
+        reader,
         {.lambda = state_.options.linear_lambda,
          .learning_rate = state_.learning_rate / state_.options.num_parallel_tree,
          .threads = state_.options.nthread});
@@ -217,11 +228,11 @@ class TreeRounds final : public RoundMaker {
   /// The partition knows the leaf of every row that the tree was grown on.
   void add_by_partition(const tree::Tree& tree, std::int64_t output) {
     const std::int64_t k = state_.model.outputs;
-    const std::span<const std::int32_t> nodes = grower_.leaf_nodes();
+    const std::span<const std::int32_t> nodes = grower_->leaf_nodes();
     const tree::RowReader reader(state_.train.data->features, state_.model.input_type);
     float* margins = state_.train.margins.data() + output;
-    grower_.partition().for_each_row(
-        grower_.leaf_ranges(), [&](std::size_t leaf, std::int64_t row) {
+    grower_->partition().for_each_row(
+        grower_->leaf_ranges(), [&](std::size_t leaf, std::int64_t row) {
           const std::int32_t node = nodes[leaf];
           add_to_margin(margins[row * k], tree.linear.empty() ? tree.node(node).value
                                                               : reader.leaf_value(tree, node, row));
@@ -238,7 +249,7 @@ class TreeRounds final : public RoundMaker {
 
   TrainState& state_;
   std::size_t foreign_;  ///< trees that the model had before
-  tree::Grower grower_;
+  std::unique_ptr<tree::TreeGrower> grower_;
   LeafSetter leaves_;
   std::vector<tree::GradientPair> weighted_;
   std::vector<DartMargins> dart_;  ///< of the training set and each evaluation set; empty: gbtree

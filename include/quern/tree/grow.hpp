@@ -16,6 +16,7 @@
 #include "quern/tree/split.hpp"
 #include "quern/tree/split_search.hpp"
 #include "quern/tree/tree.hpp"
+#include "quern/tree/tree_grower.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -28,7 +29,7 @@ QUERN_NAMESPACE_BEGIN
 namespace tree {
 
 /// Grows trees on one binned matrix; memory is kept from tree to tree.
-class Grower {
+class Grower final : public TreeGrower {
  public:
   Grower(const BinnedMatrix& data, const GrowOptions& options)
       : data_(&data),
@@ -36,13 +37,9 @@ class Grower {
         histograms_(data, options.threads),
         partition_(data, options.threads),
         search_(data, options_, histograms_) {}
-  Grower(const Grower&) = delete;
-  Grower& operator=(const Grower&) = delete;
 
-  /// One tree for \p gradients (rows). Rows not in \p sample (ascending; empty: all) are left out.
-  /// \p seed keys the sampling of columns.
   [[nodiscard]] Tree grow(std::span<const GradientPair> gradients,
-                          std::span<const std::int32_t> sample, std::uint64_t seed) {
+                          std::span<const std::int32_t> sample, std::uint64_t seed) override {
     tree_ = Tree();
     tree_.symmetric = options_.policy == GrowPolicy::symmetric;
     leaves_.clear();
@@ -61,12 +58,14 @@ class Grower {
     return std::move(tree_);
   }
 
-  /// After grow(): the leaves' node numbers and, at the same places, their rows (none in some
-  /// leaves of a symmetric tree).
-  [[nodiscard]] std::span<const std::int32_t> leaf_nodes() const noexcept { return leaf_nodes_; }
-  [[nodiscard]] std::span<const RowRange> leaf_ranges() const noexcept { return leaf_ranges_; }
-  [[nodiscard]] const RowPartition& partition() const noexcept { return partition_; }
-  void set_learning_rate(double rate) noexcept { options_.learning_rate = rate; }
+  [[nodiscard]] std::span<const std::int32_t> leaf_nodes() const noexcept override {
+    return leaf_nodes_;
+  }
+  [[nodiscard]] std::span<const RowRange> leaf_ranges() const noexcept override {
+    return leaf_ranges_;
+  }
+  [[nodiscard]] const RowPartition& partition() const noexcept override { return partition_; }
+  void set_learning_rate(double rate) noexcept override { options_.learning_rate = rate; }
 
  private:
   /// The histogram that a child's one is subtracted from.

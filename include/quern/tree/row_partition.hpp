@@ -45,6 +45,30 @@ class RowPartition {
 
   RowPartition(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {}
 
+  /// Of rows that are not binned: only group() puts them into nodes.
+  explicit RowPartition(int threads) : data_(nullptr), threads_(threads) {}
+
+  /// Groups rows: those of node k = nodes[row], in order, become ranges[k]; k < 0: of no node.
+  void group(std::span<const std::int32_t> nodes, std::vector<RowRange>& ranges) {
+    for (RowRange& range : ranges) range = {};
+    for (const std::int32_t k : nodes)
+      if (k >= 0) ++ranges[static_cast<std::size_t>(k)].end;
+    size_ = 0;
+    for (RowRange& range : ranges) {
+      const std::int64_t count = range.end;
+      range = {size_, size_};
+      size_ += count;
+    }
+    if (rows_.size() < static_cast<std::size_t>(size_))
+      rows_ = core::Buffer<std::int32_t>(static_cast<std::size_t>(size_));
+    for (std::size_t row = 0; row < nodes.size(); ++row) {
+      if (nodes[row] < 0) continue;
+      rows_[static_cast<std::size_t>(ranges[static_cast<std::size_t>(nodes[row])].end++)] =
+          static_cast<std::int32_t>(row);
+    }
+    identity_ = false;
+  }
+
   /// Starts again with one node of all rows, or of \p sample (ascending row numbers) if not empty.
   void reset(std::span<const std::int32_t> sample) {
     size_ = sample.empty() ? data_->rows : static_cast<std::int64_t>(sample.size());
