@@ -27,7 +27,7 @@ QUERN_NAMESPACE_BEGIN
 namespace detection {
 
 /// Coordinates of polygons are at most this, either way: what is beyond is no picture.
-inline constexpr double max_polygon_coordinate = 1e6;
+inline constexpr double max_polygon_coordinate = 1e5;
 
 namespace detail {
 
@@ -108,7 +108,7 @@ inline std::vector<std::uint32_t> runs_between(std::vector<std::uint32_t>& ends)
 }  // namespace detail
 
 /// The mask of one polygon x0 y0 x1 y1 …, cut at the image. ShapeError for an odd number of
-/// coordinates or fewer than 6, ValueError for coordinates that are not finite or beyond 10^6.
+/// coordinates or fewer than 6, ValueError for coordinates that are not finite or beyond 10^5.
 [[nodiscard]] inline Rle from_polygon(std::span<const double> xy, std::uint32_t height,
                                       std::uint32_t width) {
   static constexpr const char* function = "quern::detection::from_polygon";
@@ -122,7 +122,7 @@ inline std::vector<std::uint32_t> runs_between(std::vector<std::uint32_t>& ends)
   std::vector<std::int64_t> fine(xy.size());
   for (std::size_t i = 0; i < xy.size(); ++i) {
     if (!is_finite_bits(xy[i]) || std::fabs(xy[i]) > max_polygon_coordinate) {
-      throw ValueError(error_text(function, "xy", "coordinates within 10^6", xy[i]));
+      throw ValueError(error_text(function, "xy", "coordinates within 10^5", xy[i]));
     }
     fine[i] = static_cast<std::int64_t>(detail::rounded(5 * xy[i]) + 0.5);
   }

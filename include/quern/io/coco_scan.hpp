@@ -112,7 +112,7 @@ class CocoScan {
         }
         for (const double x : xy) {
           if (std::fabs(x) > detection::max_polygon_coordinate) {
-            json.fail_at(at, "a polygon with a coordinate beyond 10^6");
+            json.fail_at(at, "a polygon with a coordinate beyond 10^5");
           }
         }
       });

@@ -16,7 +16,9 @@
 #include "quern/io/model_formats.hpp"
 #include "quern/io/npy.hpp"
 #include "quern/io/table.hpp"
+#include "quern/io/voc_xml.hpp"
 #include "quern/io/xgboost_json.hpp"
 #include "quern/io/xgboost_ubj.hpp"
+#include "quern/io/yolo.hpp"
 
 #endif  // QUERN_IO_IO_HPP

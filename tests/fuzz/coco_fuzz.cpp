@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// COCO's JSON, as ground truth and as results: a text is refused with a ParseError, or it makes a
+/// data set that can be evaluated (or is refused as such with another error of quern's).
+
+#include "quern/detection/coco_eval.hpp"
+#include "quern/io/coco.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+
+namespace {
+
+using quern::detection::CocoTarget;
+
+constexpr std::string_view known =
+    R"({"images": [{"id": 1, "width": 9, "height": 7}], "categories": [{"id": 1}]})";
+
+bool too_large(const quern::detection::CocoDataset& data) {
+  std::uint64_t pixels = 0;
+  for (const auto& i : data.images) pixels += std::uint64_t{i.width} * i.height;
+  return pixels > 1u << 20 || data.categories.size() > 100;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  for (const auto target : {CocoTarget::boxes, CocoTarget::masks, CocoTarget::keypoints}) {
+    const quern::io::CocoReadOptions read{.target = target};
+    const auto options = quern::detection::CocoOptions::of(target);
+    try {
+      const auto truths = quern::io::parse_coco(text, read);
+      if (!too_large(truths)) (void)quern::detection::evaluate(truths, {}, options);
+    } catch (const quern::Error&) {
+    }
+    try {
+      const auto dataset = quern::io::parse_coco(known, read);
+      const auto found = quern::io::parse_coco_results(text, dataset, read);
+      const auto result = quern::detection::evaluate(dataset, found.detections, options);
+      if (result.average_precision() > 0) std::abort();  // there are no objects
+    } catch (const quern::Error&) {
+    }
+  }
+  return 0;
+}
