@@ -8,6 +8,7 @@
 #include "quern/io/coco.hpp"
 
 #include "quern/detection/coco_eval.hpp"
+#include "quern/detection/f1.hpp"
 #include "quern/io/npy.hpp"
 
 #include <cmath>
@@ -200,6 +201,14 @@ TEST(CocoTest, RealImagesGiveThePublishedNumbers) {
   evaluator.add(data.images, data.truths, results.detections,
                 some["img_ids"].get<std::vector<std::int64_t>>());
   expect_stats(evaluator.accumulate(), some);
+  // faster-coco-eval's extended metrics: the threshold of the greatest macro F1.
+  const json f1 = load("real_coco100_bbox_f1_metrics.json");
+  detection::CocoEvaluator all(categories);
+  all.add(data.images, data.truths, results.detections);
+  const auto best = detection::macro_f1(all);
+  EXPECT_NEAR(best.score, 0.012, 1e-12);
+  EXPECT_NEAR(best.precision, f1["precision"].get<double>(), 1e-12);
+  EXPECT_NEAR(best.recall, f1["recall"].get<double>(), 1e-12);
 }
 
 TEST(CocoTest, LvisEqualsItsTools) {
