@@ -22,6 +22,7 @@
 #include "hwy/highway.h"
 
 #include <cstdint>
+#include <cstring>
 
 HWY_BEFORE_NAMESPACE();
 QUERN_NAMESPACE_BEGIN
@@ -133,7 +134,8 @@ void tree_keys_of_rows(const Key* HWY_RESTRICT bits, std::int64_t row_stride, st
     std::int32_t* HWY_RESTRICT to = keys + slots[c] * stride;
     bool any = c < in_vectors && missing[slots[c]] != 0;
     for (std::int64_t r = c < in_vectors ? whole : 0; r < rows; ++r) {
-      const std::int32_t b = bits[r * row_stride + c];
+      Key b = 0;  // what lies there are floats
+      std::memcpy(&b, bits + r * row_stride + c, sizeof(b));
       const std::int32_t magnitude = b & hwy::LimitsMax<std::int32_t>();
       any = any || magnitude > infinity_bits;
       to[r] = magnitude > infinity_bits ? missing_key<std::int32_t>
