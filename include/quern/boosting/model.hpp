@@ -6,6 +6,7 @@
 #ifndef QUERN_BOOSTING_MODEL_HPP
 #define QUERN_BOOSTING_MODEL_HPP
 
+#include "quern/boosting/objective_params.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
@@ -29,7 +30,8 @@ using InputType = tree::InputType;
 /// linear_weights(features, k) + sum over f of linear_weights(f, k) x_f, where missing counts as 0.
 struct Model {
   std::string objective = "reg:squarederror";  ///< XGBoost's name
-  std::int32_t outputs = 1;                    ///< margins a row: classes of softmax, else 1
+  ObjectiveParams objective_params;            ///< those of its parameters that it has
+  std::int32_t outputs = 1;                    ///< margins a row: classes, quantiles, else 1
   std::vector<double> base_margin = {0.0};     ///< (outputs), in margin space
   std::vector<tree::Tree> trees;               ///< round-major, then output, then parallel tree
   std::vector<std::int32_t> tree_outputs;      ///< (trees): the output that a tree adds to
@@ -75,6 +77,9 @@ inline void Model::check(const std::string& where) const {
     throw ParseError(error_text(where, field, expected, got));
   };
   if (outputs < 1) fail("outputs", "at least 1", outputs);
+  if (!objective_params.quantile_alpha.empty())
+    detail::expect_size(where, "quantile_alpha", static_cast<std::size_t>(outputs),
+                        objective_params.quantile_alpha.size(), false);
   if (parallel_trees < 1) fail("parallel_trees", "at least 1", parallel_trees);
   if (features < 0 || features > (std::numeric_limits<std::int32_t>::max)())
     fail("features", "0..2^31-1", features);

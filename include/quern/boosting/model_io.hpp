@@ -7,7 +7,9 @@
 #define QUERN_BOOSTING_MODEL_IO_HPP
 
 #include "quern/boosting/model.hpp"
+#include "quern/boosting/objective_params.hpp"
 #include "quern/core/archive.hpp"
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 
 #include <algorithm>
@@ -260,11 +262,43 @@ inline void read_features(const ArchiveReader& in, Model& model) {
   }
 }
 
+/// Parameters of the objective, where a model needs them to be judged or trained further.
+inline void write_objective(ArchiveWriter& out, const Model& model) {
+  out.text("objective", model.objective);
+  const ObjectiveParams &p = model.objective_params, usual;
+  if (!p.quantile_alpha.empty()) out.array<double>("quantile_alpha", p.quantile_alpha);
+  const std::vector<double> numbers = {p.huber_slope, p.tweedie_variance_power,
+                                       p.poisson_max_delta_step, p.aft_loss_distribution_scale,
+                                       static_cast<double>(p.aft_loss_distribution)};
+  const std::vector<double> defaults = {
+      usual.huber_slope, usual.tweedie_variance_power, usual.poisson_max_delta_step,
+      usual.aft_loss_distribution_scale, static_cast<double>(usual.aft_loss_distribution)};
+  if (numbers != defaults) out.array<double>("objective_numbers", numbers);
+}
+
+inline void read_objective(const ArchiveReader& in, Model& model) {
+  model.objective = in.text("objective");
+  ObjectiveParams& p = model.objective_params;
+  if (in.has("quantile_alpha")) p.quantile_alpha = in.array<double>("quantile_alpha");
+  if (!in.has("objective_numbers")) return;
+  const std::vector<double> numbers = in.array<double>("objective_numbers", 5);
+  for (const double v : numbers)
+    if (!is_finite_bits(v))
+      in.fail_section("objective_numbers", "finite numbers", std::to_string(v));
+  p.huber_slope = numbers[0];
+  p.tweedie_variance_power = numbers[1];
+  p.poisson_max_delta_step = numbers[2];
+  p.aft_loss_distribution_scale = numbers[3];
+  p.aft_loss_distribution = numbers[4] == 1   ? AftDistribution::logistic
+                            : numbers[4] == 2 ? AftDistribution::extreme
+                                              : AftDistribution::normal;
+}
+
 }  // namespace detail
 
 /// Adds a model's sections to an archive.
 inline void write_model(ArchiveWriter& out, const Model& model) {
-  out.text("objective", model.objective);
+  detail::write_objective(out, model);
   out.scalar<std::int32_t>("outputs", model.outputs);
   out.array<double>("base_margin", model.base_margin);
   out.array<std::int32_t>("tree_outputs", model.tree_outputs);
@@ -282,7 +316,7 @@ inline void write_model(ArchiveWriter& out, const Model& model) {
 /// A model from an archive's sections; ParseError where they do not make one.
 [[nodiscard]] inline Model read_model(const ArchiveReader& in, const std::string& source) {
   Model model;
-  model.objective = in.text("objective");
+  detail::read_objective(in, model);
   model.outputs = in.scalar<std::int32_t>("outputs");
   model.base_margin = in.array<double>("base_margin");
   model.tree_outputs = in.array<std::int32_t>("tree_outputs");

@@ -17,6 +17,7 @@
 #include "quern/tree/predict.hpp"
 #include "quern/tree/scratch.hpp"
 
+#include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -60,6 +61,9 @@ class Predictor {
         link_(link_of(model.objective)),
         feature_names_(model.feature_names),
         linear_{model.linear_weights, model.base_margin, model.features, model.input_type} {
+    const std::vector<double>& levels = model.objective_params.quantile_alpha;
+    if (link_ == Link::sorted && !std::is_sorted(levels.begin(), levels.end()))
+      link_ = Link::identity;
     model.check("quern::boosting::Predictor");
     forest_ = tree::PackedForest(tree::ForestSource{.trees = model.trees,
                                                     .tree_outputs = model.tree_outputs,

@@ -39,7 +39,7 @@ namespace boosting {
 
 /// The objective that a model was trained with.
 [[nodiscard]] inline std::unique_ptr<Objective> objective_of(const Model& model) {
-  return make_objective(model.objective, model.outputs);
+  return make_objective(model.objective, model.outputs, model.objective_params);
 }
 
 /// One run of boosting.
@@ -188,11 +188,13 @@ class Trainer {
       model = *before_;
       check_continues(data);
       keep_rounds(model.used_rounds());
+      model.objective_params = state_.options.objective_params();
       return;
     }
     const Objective& objective = *state_.objective;
     model = Model();
     model.objective = state_.options.objective;
+    model.objective_params = state_.options.objective_params();
     model.outputs = objective.outputs();
     if (!state_.options.is_linear()) model.parallel_trees = state_.options.num_parallel_tree;
     model.features = data.cols();

@@ -83,6 +83,7 @@ class XgboostReader : public JsonValues {
     model.objective = text(get(get(learner, "objective"), "name"));
     read_booster(get(learner, "gradient_booster"), model);
     read_outputs(param, model);
+    read_objective(get(learner, "objective"), model);
     read_feature_lists(learner, model);
     if (find(learner, "attributes") != nullptr) read_attributes(get(learner, "attributes"), model);
     model.check(source());
@@ -119,6 +120,33 @@ class XgboostReader : public JsonValues {
     const std::size_t size = array(weights).size();
     if (size == 0) fail(weights.path, "a weight a feature and a bias", "none");
     model.linear_weights = numbers(weights, size);
+  }
+
+  /// Parameters that judging or training the model further needs; old files lack some.
+  void read_objective(const JsonPlace& objective, boosting::Model& model) const {
+    boosting::ObjectiveParams& params = model.objective_params;
+    const auto values = [&](const char* group, const char* key) -> std::vector<double> {
+      if (find(objective, group) == nullptr) return {};
+      const JsonPlace at = get(objective, group);
+      return find(at, key) != nullptr ? base_scores(get(at, key)) : std::vector<double>{};
+    };
+    const auto number_of = [&](const char* group, const char* key, double& out) {
+      const std::vector<double> list = values(group, key);
+      if (list.size() == 1) out = list[0];
+    };
+    number_of("pseudo_huber_param", "huber_slope", params.huber_slope);
+    number_of("tweedie_regression_param", "tweedie_variance_power", params.tweedie_variance_power);
+    number_of("poisson_regression_param", "max_delta_step", params.poisson_max_delta_step);
+    number_of("aft_loss_param", "aft_loss_distribution_scale", params.aft_loss_distribution_scale);
+    params.quantile_alpha = values("quantile_loss_param", "quantile_alpha");
+    if (params.quantile_alpha.size() != static_cast<std::size_t>(model.outputs))
+      params.quantile_alpha.clear();
+    if (find(objective, "aft_loss_param") == nullptr) return;
+    const JsonPlace aft = get(objective, "aft_loss_param");
+    if (find(aft, "aft_loss_distribution") == nullptr) return;
+    const std::string kind = text(get(aft, "aft_loss_distribution"));
+    if (kind == "logistic") params.aft_loss_distribution = boosting::AftDistribution::logistic;
+    if (kind == "extreme") params.aft_loss_distribution = boosting::AftDistribution::extreme;
   }
 
   void read_outputs(const JsonPlace& param, boosting::Model& model) {

@@ -18,6 +18,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -40,6 +41,8 @@ class XgboostWriter {
     model.check(function_);
     for (std::size_t t = 0; t < model.trees.size(); ++t) check_tree(t);
     check_utf8("objective", model.objective);
+    if (model.objective == "multi:ova")
+      throw ValueError(error_text(function_, "objective", "one that XGBoost has", "multi:ova"));
     for (const std::string& name : model.feature_names) check_utf8("feature_names", name);
     choose_base_scores();
   }
@@ -341,30 +344,42 @@ class XgboostWriter {
     out_.end_object();
   }
 
-  /// XGBoost wants each objective's parameters; those that prediction does not need are its
-  /// defaults.
+  static std::string number(double x) {
+    char text[40];
+    const auto end = std::to_chars(text, text + sizeof text, static_cast<float>(x)).ptr;
+    return {text, end};
+  }
+
+  /// XGBoost wants each objective's parameters. To it a custom loss is one whose margins are the
+  /// predictions.
   void objective() {
-    const std::string& name = model_.objective;
+    static constexpr const char* aft_names[] = {"normal", "logistic", "extreme"};
+    const std::string name = model_.objective == "custom" ? "reg:squarederror" : model_.objective;
+    const boosting::ObjectiveParams& params = model_.objective_params;
     out_.begin_object();
     member("name", name);
     if (classes()) {
       param("softmax_multiclass_param", "num_class", std::to_string(model_.outputs));
     } else if (name == "count:poisson") {
-      param("poisson_regression_param", "max_delta_step", "0.7");
+      param("poisson_regression_param", "max_delta_step", number(params.poisson_max_delta_step));
     } else if (name == "reg:tweedie") {
-      param("tweedie_regression_param", "tweedie_variance_power", "1.5");
+      param("tweedie_regression_param", "tweedie_variance_power",
+            number(params.tweedie_variance_power));
     } else if (name == "reg:pseudohubererror") {
-      param("pseudo_huber_param", "huber_slope", "1");
+      param("pseudo_huber_param", "huber_slope", number(params.huber_slope));
     } else if (name == "survival:aft") {
       out_.key("aft_loss_param");
       out_.begin_object();
-      member("aft_loss_distribution", "normal");
-      member("aft_loss_distribution_scale", "1");
+      member("aft_loss_distribution", aft_names[static_cast<int>(params.aft_loss_distribution)]);
+      member("aft_loss_distribution_scale", number(params.aft_loss_distribution_scale));
       out_.end_object();
     } else if (name == "reg:quantileerror") {
       JsonSink levels;
+      const std::vector<double>& alpha = params.quantile_alpha;
       levels.numbers<float>(base_scores_.size(), [&](std::size_t k) {
-        return (static_cast<float>(k) + 1.0f) / (static_cast<float>(model_.outputs) + 1.0f);
+        return alpha.empty()
+                   ? (static_cast<float>(k) + 1.0f) / (static_cast<float>(model_.outputs) + 1.0f)
+                   : static_cast<float>(alpha[k]);
       });
       param("quantile_loss_param", "quantile_alpha", levels.take());
     } else if (name.starts_with("rank:")) {
