@@ -67,10 +67,26 @@ void add_tree_options(CLI::App& app, Options& o) {
 void add_learning_options(CLI::App& app, TrainSettings& s) {
   Options& o = s.options;
   CLI::App& g = *app.add_option_group("Learning");
-  g.add_option("--objective", o.objective,
-               "reg:squarederror, reg:logistic, binary:logistic, multi:softprob or "
-               "multi:softmax; chosen by the labels if not given")
+  std::vector<std::string> objectives;  // a ranking needs groups, times bounds, custom code
+  for (const std::string_view name : quern::boosting::objective_names) {
+    if (!name.starts_with("rank:") && name != "survival:aft" && name != "custom")
+      objectives.emplace_back(name);
+  }
+  g.add_option("--objective", o.objective, "loss; chosen by the labels if not given")
+      ->check(CLI::IsMember(objectives))
       ->each([&s](const std::string&) { s.objective_given = true; });
+  g.add_option("--quantile_alpha", o.quantile_alpha, "levels of reg:quantileerror, rising")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  g.add_option("--huber_slope", o.huber_slope, "of reg:pseudohubererror")->capture_default_str();
+  g.add_option("--tweedie_variance_power", o.tweedie_variance_power, "of reg:tweedie, 1 to 2")
+      ->capture_default_str();
+  g.add_option("--class_weight", o.class_weight, "factors of the weights of classes 0, 1, …")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  g.add_option("--gradient_order", o.gradient_order,
+               "2: Newton's steps; 1: least-squares trees with a line search a leaf")
+      ->capture_default_str();
   g.add_option("-n,--rounds,--num_round", o.num_round, "rounds of boosting")->capture_default_str();
   g.add_option("--eta,--learning_rate", o.learning_rate, "learning rate")->capture_default_str();
   g.add_option("--num_class", o.num_class, "classes; 0: as many as the labels have")
@@ -78,8 +94,10 @@ void add_learning_options(CLI::App& app, TrainSettings& s) {
   g.add_option("--scale_pos_weight", o.scale_pos_weight, "weight of positive rows")
       ->capture_default_str();
   g.add_option("--base_score", o.base_score, "prediction to start from; else the best constant");
-  g.add_option("--eval_metric", o.eval_metric,
-               "rmse, mae, logloss, error, auc, mlogloss, merror; early stopping goes by the last")
+  g.add_option(
+       "--eval_metric", o.eval_metric,
+       "rmse, mae, logloss, error, auc, quantile, mlogloss, … (docs/boosting/objectives.md); "
+       "early stopping goes by the last")
       ->delimiter(',')
       ->allow_extra_args(false);
   g.add_option("--early_stopping_rounds", o.early_stopping_rounds,

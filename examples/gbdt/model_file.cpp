@@ -65,7 +65,8 @@ Meaning read_meaning(const quern::ArchiveReader& in, const boosting::Model& mode
 /// What XGBoost's format does not say is made up: classes are their numbers.
 void name_classes(const boosting::Model& model, Meaning& meaning) {
   const bool binary = model.objective == "binary:logistic";
-  if (!meaning.classes.empty() || (!binary && model.outputs == 1)) return;
+  const bool several = model.objective.starts_with("multi:");
+  if (!meaning.classes.empty() || (!binary && !several)) return;
   const int count = binary ? 2 : model.outputs;
   for (int k = 0; k < count; ++k) meaning.classes.push_back(std::to_string(k));
 }

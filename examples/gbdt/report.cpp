@@ -151,8 +151,8 @@ std::string heat_maps(const Report& r) {
   html += "<figure>" + picture(-1, "Importance of each pixel") +
           "<figcaption class=\"small soft\">all classes</figcaption></figure>";
   html += "<div class=\"tiles\">";
-  const auto outputs = r.run.model.outputs;
-  for (std::int32_t k = 0; outputs > 1 && k < outputs && k < 30; ++k) {
+  const auto outputs = static_cast<std::int32_t>(m.classes.size());
+  for (std::int32_t k = 0; outputs > 2 && k < outputs && k < 30; ++k) {
     const std::string& name = m.classes[static_cast<std::size_t>(k)];
     html += "<figure>" + picture(k, "Importance of each pixel for " + name) + "<figcaption>" +
             escape(name) + "</figcaption></figure>";
@@ -345,7 +345,8 @@ void write_report(const Report& r) {
       title + "</title><style>" + std::string(style_sheet()) + "</style></head>\n<body><main>";
   html += "<header><h1>" + title + "</h1><p class=\"soft\">" + count_text(r.train.rows()) +
           " rows of " + count_text(r.run.model.features) + " features";
-  if (r.run.model.outputs > 1) html += format(", %d classes", r.run.model.outputs);
+  if (r.run.model.objective.starts_with("multi:"))
+    html += format(", %d classes", r.run.model.outputs);
   html += ", " + escape(r.settings.options.objective) + "</p></header>\n";
   html += figures(r) + "\n" + curves(r) + "\n" + confusion(r) + "\n";
   html += (has_pictures(r) ? heat_maps(r) : bars(r) + "\n" + effects(r)) + "\n" + wrong(r) + "\n" +

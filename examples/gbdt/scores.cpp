@@ -18,9 +18,13 @@ namespace {
 constexpr std::size_t most_shown_classes = 30;
 
 std::vector<std::string> metric_names(const boosting::Model& model) {
-  if (model.outputs > 1) return {"mlogloss", "merror"};
+  if (model.objective.starts_with("multi:")) return {"mlogloss", "merror"};
   if (model.objective == "binary:logistic") return {"logloss", "error", "auc"};
-  return {"rmse", "mae"};
+  if (model.objective == "binary:logitraw") return {"auc"};
+  if (model.objective == "reg:squarederror") return {"rmse", "mae"};
+  const auto objective =
+      boosting::make_objective(model.objective, model.outputs, model.objective_params);
+  return {std::string(objective->default_metric())};
 }
 
 void count_confusion(const std::vector<float>& labels, std::size_t classes, Scores& scores) {
@@ -33,7 +37,7 @@ void count_confusion(const std::vector<float>& labels, std::size_t classes, Scor
 }  // namespace
 
 std::int32_t class_count(const boosting::Model& model) {
-  if (model.outputs > 1) return model.outputs;
+  if (model.objective.starts_with("multi:")) return model.outputs;
   return model.objective == "binary:logistic" ? 2 : 0;
 }
 
@@ -70,8 +74,9 @@ Scores score(const boosting::Model& model, const quern::tree::Dataset& set,
     scores.metrics.emplace_back("accuracy", scores.accuracy());
   }
   for (const std::string& name : metric_names(model))
-    scores.metrics.emplace_back(
-        name, boosting::make_metric(name, model.outputs).value(p, model.outputs, targets));
+    scores.metrics.emplace_back(name,
+                                boosting::make_metric(name, model.outputs, model.objective_params)
+                                    .value(p, model.outputs, targets));
   return scores;
 }
 

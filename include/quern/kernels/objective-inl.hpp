@@ -109,8 +109,8 @@ struct GammaLoss {
   HWY_INLINE void operator()(D d, V m, V y, V& g, V& h) const {
     namespace hn = hwy::HWY_NAMESPACE;
     using T = hn::TFromD<D>;
-    const auto ratio =
-        hn::Min(hn::Mul(y, exp(d, hn::Neg(m))), hn::Set(d, static_cast<T>(kMaxDerivative)));
+    const auto most = hn::Set(d, static_cast<T>(kMaxDerivative));
+    const auto ratio = hn::Min(hn::Mul(y, hn::Min(exp(d, hn::Neg(m)), most)), most);
     g = hn::Sub(hn::Set(d, T{1}), ratio);
     h = hn::Max(ratio, hn::Set(d, static_cast<T>(kMinHessian)));
   }
@@ -127,7 +127,8 @@ struct TweedieLoss {
     const auto most = hn::Set(d, static_cast<T>(kMaxDerivative));
     const auto one = hn::Set(d, static_cast<T>(1 - power));
     const auto two = hn::Set(d, static_cast<T>(2 - power));
-    const auto a = hn::Min(hn::Mul(y, exp(d, hn::Mul(one, m))), most);
+    // The exponential first: 0 times infinity would be no number.
+    const auto a = hn::Min(hn::Mul(y, hn::Min(exp(d, hn::Mul(one, m)), most)), most);
     const auto b = hn::Min(exp(d, hn::Mul(two, m)), most);
     g = hn::Sub(b, a);
     h = hn::Max(hn::NegMulAdd(one, a, hn::Mul(two, b)), hn::Set(d, static_cast<T>(kMinHessian)));
