@@ -315,7 +315,7 @@ TEST(Objective, StartsAreXgboostsWhereItsAreTheBestConstants) {
   const ReferenceText reference("objectives.txt");
   for (const char* name :
        {"reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "count:poisson", "reg:gamma",
-        "reg:tweedie", "reg:logistic", "binary:logistic", "binary:logitraw"}) {
+        "reg:tweedie", "reg:logistic", "binary:logistic"}) {
     for (const char* weighted : {"", ".w"}) {
       const std::string key = std::string(name) + weighted;
       SCOPED_TRACE(key);
@@ -353,11 +353,11 @@ TEST(Objective, BaseScoresAreInTheSpaceOfPredictions) {
     const bool shares = name == "multi:softmax" || name == "multi:softprob";
     std::vector<float> m(static_cast<std::size_t>(outputs),
                          static_cast<float>(objective->margin_of(0.3)));
-    if (!shares) objective->transform_for_metrics(m.data(), 1);
+    if (!shares) objective->transform(m.data(), 1);
     EXPECT_NEAR(m[0], 0.3, 1e-6) << name;
   }
   EXPECT_THROW((void)make_objective("reg:gamma", 1)->margin_of(-1), ValueError);
-  EXPECT_THROW((void)make_objective("binary:logitraw", 1)->margin_of(1), ValueError);
+  EXPECT_THROW((void)make_objective("binary:logistic", 1)->margin_of(1), ValueError);
 }
 
 TEST(Objective, LabelsOutsideTheDomainAreRefused) {

@@ -20,9 +20,8 @@ namespace io::detail {
 enum class BaseScoreLink { identity, logistic, exponential };
 
 [[nodiscard]] inline BaseScoreLink base_score_link(std::string_view objective) {
-  if (objective == "binary:logistic" || objective == "reg:logistic" ||
-      objective == "binary:logitraw")
-    return BaseScoreLink::logistic;
+  if (objective == "binary:logistic" || objective == "reg:logistic")
+    return BaseScoreLink::logistic;  // that of binary:logitraw is its margin
   if (objective == "count:poisson" || objective == "reg:gamma" || objective == "reg:tweedie" ||
       objective == "survival:cox" || objective == "survival:aft")
     return BaseScoreLink::exponential;

@@ -101,7 +101,7 @@ class Logistic final : public Objective {
     apply_link(Link::logistic, margins, rows, 1);
   }
   [[nodiscard]] double margin_of(double score) const override {
-    return detail::probability_margin(name_, score);
+    return name_ == "binary:logitraw" ? score : detail::probability_margin(name_, score);
   }
 
  private:
