@@ -85,11 +85,18 @@ HWY_INLINE void add_dense_row(const std::uint8_t* HWY_RESTRICT codes,
 /// Rows ahead that are asked for; about the time of one memory access at 28 features a row.
 constexpr std::int64_t kHistogramPrefetch = 16;
 
-/// cells[offsets[j] + code(r, j)] += gradient(r) for the rows r of \p rows and the features j of a
-/// dense block. \p cells holds kWords words a cell.
+/// Rows that all groups of features go through before the next rows: their codes stay in the
+/// second-level cache.
+constexpr std::int64_t kHistogramChunk = 2048;
+/// Cells of a group of features: as many bytes as leave room in a first-level cache of 32 KiB.
 template <int kWords>
-void histogram_dense(const DenseCodes& block, const RowList& rows,
-                     const std::int64_t* HWY_RESTRICT gradients, std::int64_t* HWY_RESTRICT cells) {
+constexpr std::int64_t kHistogramGroupCells = 3700 / kWords;
+
+/// Adds the features of \p block to \p cells for at most kHistogramChunk rows.
+template <int kWords>
+HWY_INLINE void add_dense_chunk(const DenseCodes& block, const RowList& rows,
+                                const std::int64_t* HWY_RESTRICT gradients, std::int64_t near,
+                                std::int64_t* HWY_RESTRICT cells) {
   const std::uint8_t* HWY_RESTRICT codes = block.codes;
   const std::int32_t* HWY_RESTRICT offsets = block.offsets;
   const std::int64_t stride = block.stride, features = block.features;
@@ -99,7 +106,6 @@ void histogram_dense(const DenseCodes& block, const RowList& rows,
                     RowGradient<kWords>(gradients + row * kWords), cells);
     return;
   }
-  const std::int64_t near = rows.size > kHistogramPrefetch ? rows.size - kHistogramPrefetch : 0;
   for (std::int64_t i = 0; i < rows.size; ++i) {
     const std::int64_t row = rows.index[i];
     if (i < near) {
@@ -110,6 +116,44 @@ void histogram_dense(const DenseCodes& block, const RowList& rows,
     }
     add_dense_row(codes + row * stride, offsets, features,
                   RowGradient<kWords>(gradients + row * kWords), cells);
+  }
+}
+
+/// cells[offsets[j] + code(r, j)] += gradient(r) for the rows r of \p rows and the features j of a
+/// dense block. \p cells holds kWords words a cell. Features go in groups whose cells fit the
+/// first-level cache, a chunk of rows after the other.
+template <int kWords>
+void histogram_dense(const DenseCodes& block, const RowList& rows,
+                     const std::int64_t* HWY_RESTRICT gradients, std::int64_t* HWY_RESTRICT cells) {
+  const std::int64_t features = block.features;
+  // Groups of about the same number of cells. The last feature is counted with 256.
+  const std::int64_t all = features == 0 ? 0 : block.offsets[features - 1] + 256 - block.offsets[0];
+  const std::int64_t fitting =
+      (all + kHistogramGroupCells<kWords> - 1) / kHistogramGroupCells<kWords>;
+  for (std::int64_t begin = 0; begin < rows.size; begin += kHistogramChunk) {
+    RowList chunk = rows;
+    chunk.first += begin;
+    if (chunk.index != nullptr) chunk.index += begin;
+    const std::int64_t left = rows.size - begin;
+    chunk.size = left < kHistogramChunk ? left : kHistogramChunk;
+    // Rows whose successors in the list are asked for; the first group does it for all.
+    std::int64_t near =
+        left - kHistogramPrefetch < chunk.size ? left - kHistogramPrefetch : chunk.size;
+    // Scattered rows share no cache lines: asking for them twice costs more than it gains.
+    const bool near_by =
+        chunk.index == nullptr || chunk.index[chunk.size - 1] - chunk.index[0] < 3 * chunk.size;
+    const std::int64_t groups = near_by ? fitting : 1;
+    for (std::int64_t g = 1, j = 0; j < features; ++g) {
+      std::int64_t end = g >= groups ? features : j + 1;
+      while (end < features && block.offsets[end] - block.offsets[0] < all * g / groups) ++end;
+      DenseCodes group = block;
+      group.codes += j;
+      group.offsets += j;
+      group.features = end - j;
+      add_dense_chunk<kWords>(group, chunk, gradients, near, cells);
+      near = 0;
+      j = end;
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -68,17 +69,30 @@ struct GradientRange {
 
 inline GradientRange gradient_range(std::span<const GradientPair> gradients, std::int64_t begin,
                                     std::int64_t end) {
-  float max_g = 0, max_h = 0;
-  double sum_g = 0, sum_h = 0;
-  for (std::int64_t i = begin; i < end; ++i) {
-    const GradientPair p = gradients[static_cast<std::size_t>(i)];
+  // Four sums of each, the same ones at every SIMD level, so that additions need not wait.
+  constexpr std::size_t lanes = 4;
+  float max_g[lanes] = {}, max_h[lanes] = {};
+  double sum_g[lanes] = {}, sum_h[lanes] = {};
+  const auto add = [&](std::size_t lane, const GradientPair& p) {
     const float magnitude = std::fabs(p.g);
-    max_g = magnitude > max_g ? magnitude : max_g;
-    max_h = p.h > max_h ? p.h : max_h;
-    sum_g += static_cast<double>(magnitude);
-    sum_h += static_cast<double>(p.h);
+    max_g[lane] = magnitude > max_g[lane] ? magnitude : max_g[lane];
+    max_h[lane] = p.h > max_h[lane] ? p.h : max_h[lane];
+    sum_g[lane] += static_cast<double>(magnitude);
+    sum_h[lane] += static_cast<double>(p.h);
+  };
+  const GradientPair* p = gradients.data() + begin;
+  const GradientPair* const last = gradients.data() + end;
+  for (; last - p >= static_cast<std::ptrdiff_t>(lanes); p += lanes) {
+    add(0, p[0]);
+    add(1, p[1]);
+    add(2, p[2]);
+    add(3, p[3]);
   }
-  return {static_cast<double>(max_g), static_cast<double>(max_h), sum_g, sum_h};
+  for (; p != last; ++p) add(0, *p);
+  return {static_cast<double>((std::max)({max_g[0], max_g[1], max_g[2], max_g[3]})),
+          static_cast<double>((std::max)({max_h[0], max_h[1], max_h[2], max_h[3]})),
+          (sum_g[0] + sum_g[1]) + (sum_g[2] + sum_g[3]),
+          (sum_h[0] + sum_h[1]) + (sum_h[2] + sum_h[3])};
 }
 
 /// Exponent e with 2^(e-1) <= x < 2^e; 0 stands for itself.

@@ -111,41 +111,49 @@ class RowPartition {
   [[nodiscard]] std::vector<GradientSum<std::int64_t>> sums(
       std::span<const RowRange> ranges, std::span<const GradientPair> gradients,
       const QuantisedGradients& quantised) const {
-    struct Part {
-      std::size_t range;
-      RowRange rows;
+    std::vector<std::vector<GradientSum<std::int64_t>>> parts(
+        static_cast<std::size_t>(worker_count(threads_)));
+    for_each_slice(ranges, [&](std::size_t range, const kernels::RowList& rows) {
+      auto& mine = parts[static_cast<std::size_t>(this_worker())];
+      if (mine.empty()) mine.resize(ranges.size());
       GradientSum<std::int64_t> sum;
-    };
-    std::vector<Part> parts;
-    for (std::size_t r = 0; r < ranges.size(); ++r) {
-      for (std::int64_t b = ranges[r].begin; b < ranges[r].end; b += block_rows)
-        parts.push_back({r, {b, (std::min)(ranges[r].end, b + block_rows)}, {}});
-    }
-    parallel_for(
-        static_cast<std::int64_t>(parts.size()),
-        [&](std::int64_t i) {
-          Part& part = parts[static_cast<std::size_t>(i)];
-          const kernels::RowList rows = list(part.rows);
-          for (std::int64_t k = 0; k < rows.size; ++k) {
-            const std::int64_t row = rows.index == nullptr ? rows.first + k : rows.index[k];
-            part.sum += quantised.exact(gradients[static_cast<std::size_t>(row)]);
-          }
-        },
-        threads_);
+      for (std::int64_t k = 0; k < rows.size; ++k) {
+        const std::int64_t row = rows.index == nullptr ? rows.first + k : rows.index[k];
+        sum += quantised.exact(gradients[static_cast<std::size_t>(row)]);
+      }
+      mine[range] += sum;
+    });
     std::vector<GradientSum<std::int64_t>> sums(ranges.size());
-    for (const Part& part : parts) sums[part.range] += part.sum;
+    for (const auto& part : parts)
+      for (std::size_t r = 0; r < part.size(); ++r) sums[r] += part[r];
     return sums;
   }
 
-  /// fn(row) for every row of every range, ranges in parallel: `fn(range_index, row)`.
+  /// fn(range_index, row) for every row of every range, blocks of rows in parallel.
   template <class F>
   void for_each_row(std::span<const RowRange> ranges, F&& fn) const {
+    for_each_slice(ranges, [&](std::size_t range, const kernels::RowList& rows) {
+      for (std::int64_t k = 0; k < rows.size; ++k)
+        fn(range, rows.index == nullptr ? rows.first + k : rows.index[k]);
+    });
+  }
+
+  /// fn(range_index, rows) for parts of the ranges that cover them. What lies in the same block of
+  /// row numbers is visited together, in one thread: the rows' data is then read from memory once,
+  /// not once a range.
+  template <class F>
+  void for_each_slice(std::span<const RowRange> ranges, F&& fn) const {
+    // Finding a range's rows within a block is a search, so blocks grow with the ranges.
+    const std::int64_t block =
+        (std::max)(block_rows, 64 * static_cast<std::int64_t>(ranges.size()));
     parallel_for(
-        static_cast<std::int64_t>(ranges.size()),
-        [&](std::int64_t r) {
-          const kernels::RowList rows = list(ranges[static_cast<std::size_t>(r)]);
-          for (std::int64_t k = 0; k < rows.size; ++k)
-            fn(static_cast<std::size_t>(r), rows.index == nullptr ? rows.first + k : rows.index[k]);
+        block_count(data_->rows, block),
+        [&](std::int64_t b) {
+          const BlockRange numbers = block_range(data_->rows, block, b);
+          for (std::size_t r = 0; r < ranges.size(); ++r) {
+            const RowRange part = rows_between(ranges[r], numbers);
+            if (part.size() > 0) fn(r, list(part));
+          }
         },
         threads_);
   }
@@ -232,6 +240,16 @@ class RowPartition {
     return QUERN_DISPATCH(partition_sparse_rows<std::int32_t>(codes, test, rows, out));
   }
 
+  /// The part of a range, whose rows ascend, with row numbers in \p numbers.
+  [[nodiscard]] RowRange rows_between(RowRange range, BlockRange numbers) const {
+    if (identity_)
+      return {(std::max)(range.begin, numbers.begin), (std::min)(range.end, numbers.end)};
+    const std::int32_t* const rows = rows_.data();
+    const auto from = std::lower_bound(rows + range.begin, rows + range.end, numbers.begin);
+    const auto to = std::lower_bound(from, rows + range.end, numbers.end);
+    return {from - rows, to - rows};
+  }
+
   static void place(std::vector<Task>& tasks, std::span<Request> requests) {
     for (Request& request : requests) request.lefts = 0;
     for (Task& task : tasks) {
@@ -255,8 +273,8 @@ class RowPartition {
     const std::int32_t* from = moved_.data() + task.range.begin;
     std::copy_n(from, task.lefts, rows_.data() + task.left_to);
     const std::int32_t* last = moved_.data() + task.range.end;
-    std::int32_t* to = rows_.data() + task.right_to;
-    for (std::int64_t i = 0; i < task.range.size() - task.lefts; ++i) to[i] = *--last;
+    QUERN_DISPATCH(copy_backwards<std::int32_t>(last, task.range.size() - task.lefts,
+                                                rows_.data() + task.right_to));
   }
 
   const BinnedMatrix* data_;
