@@ -105,6 +105,8 @@
 #include "quern/tree/linear_leaves.hpp"
 #include "quern/tree/node_values.hpp"
 #include "quern/tree/packed_forest.hpp"
+#include "quern/tree/page_file.hpp"
+#include "quern/tree/paged_dataset.hpp"
 #include "quern/tree/predict.hpp"
 #include "quern/tree/quantile_sketch.hpp"
 #include "quern/tree/row_partition.hpp"

@@ -19,6 +19,7 @@
 #include "quern/core/progress.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/eigen_dataset.hpp"
+#include "quern/tree/paged_dataset.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -53,13 +54,13 @@ class Booster {
   /// Errors leave the model as it was; so does a cancelled run (Cancelled), unless
   /// `fit.keep_when_cancelled`.
   const History& fit(const tree::Dataset& train, const FitOptions& fit = {}) {
-    Trainer trainer(options_, fit.continue_training ? &model_ : nullptr);
-    Trained trained = trainer.train(train, fit);
-    if (trained.cancelled && !fit.keep_when_cancelled)
-      throw Cancelled("quern::boosting::Booster::fit: cancelled by the progress callback");
-    adopt(std::move(trained.model));
-    history_ = std::move(trained.history);
-    return history_;
+    return fit_rows(train, fit);
+  }
+  /// The same on rows that are larger than memory (tree::page_rows()): the bits of training in
+  /// memory. max_bin is that of the pages. ValueError for boosters that need the rows' values:
+  /// dart, gblinear, linear leaves, and to go on from a model.
+  const History& fit(const tree::PagedDataset& train, const FitOptions& fit = {}) {
+    return fit_rows(train, fit);
   }
 
   /// Predictions (rows, outputs): values, probabilities; for multi:softmax (rows, 1), the class.
@@ -124,6 +125,18 @@ class Booster {
     throw ValueError(error_text("quern::boosting::Booster::" + std::string(function), "model",
                                 "one that was trained or loaded", "none"));
   }
+
+  template <class Rows>
+  const History& fit_rows(const Rows& train, const FitOptions& fit) {
+    Trainer trainer(options_, fit.continue_training ? &model_ : nullptr);
+    Trained trained = trainer.train(train, fit);
+    if (trained.cancelled && !fit.keep_when_cancelled)
+      throw Cancelled("quern::boosting::Booster::fit: cancelled by the progress callback");
+    adopt(std::move(trained.model));
+    history_ = std::move(trained.history);
+    return history_;
+  }
+
   void adopt(Model model) {
     Predictor predictor(model);  // throws before anything is given up
     model_ = std::move(model);

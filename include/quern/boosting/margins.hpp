@@ -38,10 +38,16 @@ class CodeWalker {
 
   /// The leaf that \p row of \p data reaches.
   [[nodiscard]] std::int32_t leaf(const tree::BinnedMatrix& data, std::int64_t row) const {
+    return leaf_by([&](std::int32_t feature) { return tree::code(data, row, feature); });
+  }
+
+  /// The leaf that a row with the codes code_of(feature) reaches.
+  template <class CodeOf>
+  [[nodiscard]] std::int32_t leaf_by(const CodeOf& code_of) const {
     std::int32_t i = 0;
     while (!tree_->node(i).is_leaf()) {
       const tree::Node& n = tree_->node(i);
-      const int c = tree::code(data, row, n.feature);
+      const int c = code_of(n.feature);
       const std::int32_t limit = limits_[static_cast<std::size_t>(i)];
       bool left = c <= limit;
       if (n.kind == tree::SplitKind::categorical)
@@ -96,12 +102,35 @@ void for_each_foreign_value(const SetState& set, const tree::Tree& tree, tree::I
       threads);
 }
 
-/// The same, by codes where the set has them: faster, but every threshold must be a cut.
+/// The same as for_each_leaf_value for rows in pages, which have no linear leaves.
+template <class Add>
+void for_each_paged_value(const SetState& set, const tree::Tree& tree, const CodeWalker& walker,
+                          int threads, const Add& add) {
+  const std::int64_t page_rows = set.binned.pages->page_rows();
+  for (std::int64_t p = 0; p < block_count(set.rows(), page_rows); ++p) {
+    const tree::PageCodes page = set.binned.pages->load(p);
+    parallel_for(
+        block_count(page.end - page.begin, objective_block),
+        [&](std::int64_t b) {
+          const BlockRange block = block_range(page.end - page.begin, objective_block, b);
+          for (std::int64_t row = page.begin + block.begin; row < page.begin + block.end; ++row) {
+            const std::int32_t leaf = walker.leaf_by(
+                [&](std::int32_t feature) { return tree::code(set.binned, page, row, feature); });
+            add(row, tree.node(leaf).value);
+          }
+        },
+        threads);
+  }
+}
+
+/// As for_each_foreign_value, by codes where the set has them: faster, but every threshold must be
+/// a cut.
 template <class Add>
 void for_each_leaf_value(const SetState& set, const tree::Tree& tree, tree::InputType type,
                          int threads, const Add& add) {
   if (set.binned.rows != set.rows()) return for_each_foreign_value(set, tree, type, threads, add);
   const CodeWalker walker(tree, set.binned.cuts);
+  if (set.binned.pages != nullptr) return for_each_paged_value(set, tree, walker, threads, add);
   const tree::RowReader reader(set.data->features, type);
   parallel_for(
       block_count(set.rows(), objective_block),

@@ -21,6 +21,7 @@
 #include "quern/core/progress.hpp"
 #include "quern/tree/binning.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/paged_dataset.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -51,7 +52,21 @@ class Trainer {
   }
 
   [[nodiscard]] Trained train(const tree::Dataset& data, const FitOptions& fit) {
-    prepare(data, fit);
+    prepare(data, nullptr, fit);
+    return run(fit);
+  }
+
+  /// On rows in pages. The cuts are theirs: max_bin is not looked at.
+  [[nodiscard]] Trained train(const tree::PagedDataset& rows, const FitOptions& fit) {
+    prepare(rows.data, &rows, fit);
+    return run(fit);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static constexpr const char* function = "quern::boosting::Booster::fit";
+
+  [[nodiscard]] Trained run(const FitOptions& fit) {
     const std::int32_t rounds = state_.options.num_round;
     Trained result;
     bool go_on = true;
@@ -70,19 +85,33 @@ class Trainer {
     return result;
   }
 
- private:
-  using Clock = std::chrono::steady_clock;
-  static constexpr const char* function = "quern::boosting::Booster::fit";
-
   static double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   }
 
   // --- before the first round -------------------------------------------------------------------
 
-  void prepare(const tree::Dataset& data, const FitOptions& fit) {
+  /// What needs the values of the training rows.
+  void check_paged() const {
+    const Options& options = state_.options;
+    if (options.is_linear() || options.is_dart())
+      throw ValueError(
+          error_text(function, "booster", "gbtree for rows in pages", options.booster));
+    if (options.linear_tree)
+      throw ValueError(error_text(function, "linear_tree", "false for rows in pages", "true"));
+    if (!options.is_binned())
+      throw ValueError(
+          error_text(function, "tree_method", "hist for rows in pages", options.tree_method));
+    if (before_ != nullptr)
+      throw ValueError(
+          error_text(function, "continue_training", "false for rows in pages", "true"));
+  }
+
+  /// \p paged: null where \p data has the features.
+  void prepare(const tree::Dataset& data, const tree::PagedDataset* paged, const FitOptions& fit) {
     const Options& options = state_.options;
     options.check(function);
+    if (paged != nullptr) check_paged();
     data.check(function);
     if (data.rows() == 0) throw ShapeError(error_text(function, "features", "at least one row", 0));
     check_labels_given("labels", data, detail::targets_of(data));
@@ -98,10 +127,12 @@ class Trainer {
     first_round_ = static_cast<std::uint64_t>(state_.model.rounds());
     if (options.is_binned()) {
       const auto start = Clock::now();
-      train.binned = tree::bin(data, options.max_bin, {.threads = options.nthread});
+      train.binned = paged != nullptr
+                         ? paged->matrix()
+                         : tree::bin(data, options.max_bin, {.threads = options.nthread});
       history_.binning_seconds = seconds_since(start);
     }
-    train.margins = start_margins(data);
+    train.margins = paged != nullptr ? constant_margins(data) : start_margins(data);
     state_.gradients = core::Buffer<tree::GradientPair>(
         static_cast<std::size_t>(data.rows() * state_.objective->outputs()));
     for (const EvalSet& set : fit.eval_sets) add_eval_set(set);
@@ -240,6 +271,19 @@ class Trainer {
     model.tree_outputs.resize(keep);
     if (!model.tree_weights.empty()) model.tree_weights.resize(keep);
     model.best_round = -1;
+  }
+
+  /// start_margins() of a model without trees.
+  [[nodiscard]] std::vector<float> constant_margins(const tree::Dataset& data) const {
+    const auto k = static_cast<std::size_t>(state_.model.outputs);
+    std::vector<float> margins(static_cast<std::size_t>(data.rows()) * k);
+    const bool own = !data.base_margin.empty();
+    if (own && data.base_margin.size() != margins.size())
+      throw ShapeError(
+          error_text(function, "base_margin", "rows * outputs values", data.base_margin.size()));
+    for (std::size_t i = 0; i < margins.size(); ++i)
+      margins[i] = own ? data.base_margin[i] : static_cast<float>(state_.model.base_margin[i % k]);
+    return margins;
   }
 
   /// Margins (rows, outputs) before the first new tree.

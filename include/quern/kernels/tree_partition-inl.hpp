@@ -123,6 +123,26 @@ std::int64_t partition_rows_by_table(const std::uint8_t* HWY_RESTRICT column,
   return left - out;
 }
 
+/// The same by one byte of rows that are \p stride bytes apart: row \p first_row is at \p codes.
+template <class Index>
+std::int64_t partition_strided_rows(const std::uint8_t* HWY_RESTRICT codes, std::int64_t stride,
+                                    std::int64_t first_row,
+                                    const std::uint8_t* HWY_RESTRICT goes_left, const RowList& rows,
+                                    Index* out) {
+  if (rows.size == 0) return 0;
+  Index* left = out;
+  Index* right = out + rows.size - 1;
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    const std::int64_t row = rows.index == nullptr ? rows.first + i : rows.index[i];
+    const std::uint8_t to_left = goes_left[codes[(row - first_row) * stride]];
+    *left = static_cast<Index>(row);
+    *right = static_cast<Index>(row);
+    left += to_left;
+    right -= 1 - to_left;
+  }
+  return left - out;
+}
+
 /// out[i] = last[-1 - i]: the \p n elements before \p last, backwards.
 template <class T>
 void copy_backwards(const T* HWY_RESTRICT last, std::int64_t n, T* HWY_RESTRICT out) {

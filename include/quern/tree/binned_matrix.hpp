@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -110,6 +111,26 @@ struct CodeColumn {
   std::uint8_t default_code = missing_code;
 };
 
+/// Codes of rows [begin, end), for every (dense) block of a matrix the first of its rows.
+struct PageCodes {
+  std::int64_t begin = 0, end = 0;
+  const std::uint8_t* const* blocks = nullptr;
+};
+
+/// Rows that are kept elsewhere and come in pages, one at a time.
+class RowPages {
+ public:
+  RowPages() = default;
+  RowPages(const RowPages&) = delete;
+  RowPages& operator=(const RowPages&) = delete;
+  virtual ~RowPages() = default;
+
+  /// Rows of each page but the last.
+  [[nodiscard]] virtual std::int64_t page_rows() const = 0;
+  /// Page \p page; what was loaded before is gone. Not for several threads at once.
+  virtual PageCodes load(std::int64_t page) = 0;
+};
+
 /// A data set after binning: row-wise blocks to sum gradients over, columns to route rows by.
 struct BinnedMatrix {
   std::int64_t rows = 0;
@@ -118,6 +139,8 @@ struct BinnedMatrix {
   core::Buffer<std::uint8_t> columns;       ///< (features, rows) codes; empty for very sparse input
   core::Buffer<std::uint8_t> byte_columns;  ///< very sparse input: the dense blocks' byte columns,
                                             ///< block after block, (columns, rows)
+  std::shared_ptr<RowPages> pages;          ///< where the codes are, if not in memory: dense blocks
+                                    ///< without bundles then have none, nor are there columns
   std::vector<std::int32_t> block_of;  ///< (features): index into blocks, -1 for a constant column
   std::vector<std::int32_t> place_in_block;  ///< (features): position in that block
   std::vector<std::uint8_t> constant_codes;  ///< (features): the only code of a constant column
@@ -178,6 +201,14 @@ inline std::uint8_t bundled_code(const FeatureBlock& block, std::int64_t row, st
 }
 
 }  // namespace detail
+
+/// Code of one value of a matrix in pages; \p row is in \p page.
+[[nodiscard]] inline std::uint8_t code(const BinnedMatrix& m, const PageCodes& page,
+                                       std::int64_t row, std::int32_t feature) {
+  const auto f = static_cast<std::size_t>(feature);
+  const auto b = static_cast<std::size_t>(m.block_of[f]);
+  return page.blocks[b][(row - page.begin) * m.blocks[b].stride + m.place_in_block[f]];
+}
 
 /// Code of one value, from whatever layout holds it; \p row and \p feature are not checked. In a
 /// sparse block this searches the row's entries.

@@ -85,13 +85,14 @@ class HistogramBuilder {
   }
 
   void build(const QuantisedGradients& gradients, std::span<const Request> requests) {
+    if (data_->pages != nullptr) return build_from_pages(gradients, requests);
     std::vector<Task> tasks = plan(gradients, requests);
     std::unique_ptr<std::mutex[]> locks(new std::mutex[requests.size()]);
     parallel_for(
         static_cast<std::int64_t>(tasks.size()),
         [&](std::int64_t t) {
           const Task& task = tasks[static_cast<std::size_t>(t)];
-          run(gradients, requests[task.request], task, locks[task.request]);
+          run(gradients, requests[task.request], task, nullptr, locks[task.request]);
         },
         threads_);
     complete_defaults(requests);
@@ -172,19 +173,63 @@ class HistogramBuilder {
     return tasks;
   }
 
+  /// build() where the codes come in pages, each loaded once.
+  void build_from_pages(const QuantisedGradients& gradients, std::span<const Request> requests) {
+    std::unique_ptr<std::mutex[]> locks(new std::mutex[requests.size()]);
+    for (const Request& request : requests)
+      *request.histogram = allocate(words_for(gradients, request.rows.size), core::Fill::zero);
+    RowPages& pages = *data_->pages;
+    const std::int64_t page_rows = pages.page_rows();
+    for (std::int64_t p = 0; p < block_count(data_->rows, page_rows); ++p) {
+      const std::vector<Task> tasks = plan_page(requests, block_range(data_->rows, page_rows, p));
+      if (tasks.empty()) continue;
+      const PageCodes page = pages.load(p);
+      parallel_for(
+          static_cast<std::int64_t>(tasks.size()),
+          [&](std::int64_t t) {
+            const Task& task = tasks[static_cast<std::size_t>(t)];
+            run(gradients, requests[task.request], task, &page, locks[task.request]);
+          },
+          threads_);
+    }
+  }
+
+  /// Tasks for the rows of a page.
+  [[nodiscard]] std::vector<Task> plan_page(std::span<const Request> requests,
+                                            BlockRange numbers) const {
+    std::vector<Task> tasks;
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      const kernels::RowList& rows = requests[r].rows;
+      const auto place = [&](std::int64_t number) {
+        if (rows.index == nullptr)
+          return (std::clamp)(number - rows.first, std::int64_t{0}, rows.size);
+        return std::lower_bound(rows.index, rows.index + rows.size, number) - rows.index;
+      };
+      const std::int64_t from = place(numbers.begin), to = place(numbers.end);
+      for (std::size_t b = 0; b < data_->blocks.size(); ++b) {
+        for (std::int64_t begin = from; begin < to; begin += packed_rows)
+          tasks.push_back(
+              {r, b, begin, (std::min)(to, begin + packed_rows), rows.size <= packed_rows});
+      }
+    }
+    return tasks;
+  }
+
+  /// \p page: null where the codes are in memory. A whole node's cells are added to in place; from
+  /// pages they are zero before the first.
   void run(const QuantisedGradients& gradients, const Request& request, const Task& task,
-           std::mutex& lock) {
+           const PageCodes* page, std::mutex& lock) {
     const std::int64_t first = block_cells_[task.block];
     const std::int64_t cells = block_cells_[task.block + 1] - first;
     const int words = gradients.words();
     std::int64_t* out = request.histogram->cells.data() + first * request.histogram->words;
     std::int64_t* into = task.whole ? out : scratch();
-    std::fill_n(into, cells * words, std::int64_t{0});
+    if (!task.whole || page == nullptr) std::fill_n(into, cells * words, std::int64_t{0});
     kernels::RowList rows = request.rows;
     if (rows.index != nullptr) rows.index += task.begin;
     rows.first += task.begin;
     rows.size = task.end - task.begin;
-    add_rows(gradients, data_->blocks[task.block], rows, into);
+    add_rows(gradients, task.block, page, rows, into);
     if (task.whole) return;
     const std::lock_guard<std::mutex> hold(lock);
     if (words == 1)
@@ -193,11 +238,14 @@ class HistogramBuilder {
       QUERN_DISPATCH(widen_histogram<2>(into, cells, out));
   }
 
-  static void add_rows(const QuantisedGradients& gradients, const FeatureBlock& block,
-                       const kernels::RowList& rows, std::int64_t* into) {
+  void add_rows(const QuantisedGradients& gradients, std::size_t b, const PageCodes* page,
+                const kernels::RowList& rows, std::int64_t* into) const {
+    const FeatureBlock& block = data_->blocks[b];
     if (block.layout == BlockLayout::dense) {
-      const kernels::DenseCodes codes{block.codes.data(), block.first_cells(), block.stride,
-                                      block.columns()};
+      const std::uint8_t* const first = page == nullptr
+                                            ? block.codes.data()
+                                            : before(page->blocks[b], page->begin * block.stride);
+      const kernels::DenseCodes codes{first, block.first_cells(), block.stride, block.columns()};
       if (gradients.words() == 1)
         QUERN_DISPATCH(histogram_dense<1>(codes, rows, gradients.data(), into));
       else
@@ -209,6 +257,12 @@ class HistogramBuilder {
       else
         QUERN_DISPATCH(histogram_sparse<2>(codes, rows, gradients.data(), block.cells(), into));
     }
+  }
+
+  /// Where row 0 would be. An integer, as no such object is there for pointers to reach.
+  static const std::uint8_t* before(const std::uint8_t* codes, std::int64_t bytes) {
+    return reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::uintptr_t>(codes) -
+                                                 static_cast<std::uintptr_t>(bytes));
   }
 
   std::int64_t* scratch() {

@@ -90,6 +90,7 @@ class RowPartition {
 
   /// Splits every request's range: the rows that go left come first.
   void split(std::span<Request> requests) {
+    if (data_->pages != nullptr) return split_by_pages(requests);
     std::vector<Task> tasks;
     for (std::size_t r = 0; r < requests.size(); ++r) {
       for (std::int64_t b = requests[r].range.begin; b < requests[r].range.end; b += block_rows)
@@ -169,6 +170,52 @@ class RowPartition {
     std::int64_t left_to;  ///< where this task's left rows go; its right rows' place follows
     std::int64_t right_to = 0;
   };
+
+  /// split() where the codes come in pages: each is loaded once, if it has rows to split.
+  void split_by_pages(std::span<Request> requests) {
+    RowPages& pages = *data_->pages;
+    const std::int64_t page_rows = pages.page_rows();
+    std::vector<Task> tasks;
+    std::vector<std::vector<std::size_t>> of_page(
+        static_cast<std::size_t>(block_count(data_->rows, page_rows)));
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+      for (std::size_t p = 0; p < of_page.size(); ++p) {
+        const BlockRange numbers =
+            block_range(data_->rows, page_rows, static_cast<std::int64_t>(p));
+        const RowRange part = rows_between(requests[r].range, numbers);
+        for (std::int64_t b = part.begin; b < part.end; b += block_rows) {
+          of_page[p].push_back(tasks.size());
+          tasks.push_back({r, {b, (std::min)(part.end, b + block_rows)}, 0, 0});
+        }
+      }
+    }
+    for (std::size_t p = 0; p < of_page.size(); ++p) {
+      if (of_page[p].empty()) continue;
+      const PageCodes page = pages.load(static_cast<std::int64_t>(p));
+      parallel_for(
+          static_cast<std::int64_t>(of_page[p].size()),
+          [&](std::int64_t t) {
+            Task& task = tasks[of_page[p][static_cast<std::size_t>(t)]];
+            task.lefts = route_page(requests[task.request].split, page, task.range);
+          },
+          threads_);
+    }
+    place(tasks, requests);
+    parallel_for(
+        static_cast<std::int64_t>(tasks.size()),
+        [&](std::int64_t t) { gather(tasks[static_cast<std::size_t>(t)]); }, threads_);
+    identity_ = false;
+  }
+
+  std::int64_t route_page(const Split& split, const PageCodes& page, RowRange range) {
+    const auto f = static_cast<std::size_t>(split.feature);
+    const auto b = static_cast<std::size_t>(data_->block_of[f]);
+    std::uint8_t goes_left[256];
+    for (int c = 0; c < 256; ++c) goes_left[c] = split.goes_left(c) ? 1 : 0;
+    return QUERN_DISPATCH(partition_strided_rows<std::int32_t>(
+        page.blocks[b] + data_->place_in_block[f], data_->blocks[b].stride, page.begin, goes_left,
+        list(range), moved_.data() + range.begin));
+  }
 
   /// Routes rows into the same range of `moved_`: left ones from its front, right ones from its
   /// end.
