@@ -67,7 +67,7 @@ inline ClassLists lists_of(const CocoRecords& records, std::size_t classes, bool
 }
 
 /// Accumulates one class after another; one object a thread, for its memory.
-class ClassAccumulator {
+class alignas(128) ClassAccumulator {
  public:
   ClassAccumulator(const CocoRecords& records, const CocoOptions& options, CocoResult& to)
       : records_(records), o_(options), to_(to), words_(records.words) {}

@@ -51,7 +51,8 @@ inline void check_box(const char* function, const char* argument, const Box& b) 
                                   std::to_string(b.w) + " h " + std::to_string(b.h)));
 }
 
-class CocoMatcher {
+/// On cache lines of its own: each thread writes to its own matcher all the time.
+class alignas(128) CocoMatcher {
  public:
   CocoMatcher(const CocoOptions& options, const IdIndex& categories)
       : o_(options), categories_(categories), thresholds_(options.iou_thresholds.size()) {
