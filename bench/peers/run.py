@@ -33,6 +33,8 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="smaller data and fewer cases")
     parser.add_argument("--case", default="*", help="only cases that match this pattern")
     parser.add_argument("--peer", default="*", help="only peers that match this pattern")
+    parser.add_argument("--curve", type=int, metavar="ROWS",
+                        help="boosting: time and memory of a round from 10k up to ROWS rows alone")
     parser.add_argument("--peers-only", action="store_true", help="time the peers without quern")
     parser.add_argument("--no-pin", action="store_true", help="do not bind sides to processors")
     options = parser.parse_args()
@@ -46,6 +48,8 @@ def parse():
         parser.error(f"--threads: expected 1..{available}, got {text}")
     if options.repeats < 1:
         parser.error(f"--repeats: expected at least 1, got {options.repeats}")
+    if options.curve is not None:
+        os.environ["PEERS_CURVE"] = str(options.curve)
     options.data = options.data or os.path.join(options.build, "peers-data")
     os.makedirs(options.data, exist_ok=True)
     return options

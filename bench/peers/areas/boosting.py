@@ -396,6 +396,18 @@ def whole_cases(name, files, **shape):
                fresh=True, repeats=3, **common)
 
 
+def curve_cases(folder, largest):
+    """Time and memory of a round against the number of rows, 10k to `largest` by factors of ten."""
+    rows = 10_000
+    while rows <= largest:
+        label = f"{rows // 1000}k" if rows < 1_000_000 else f"{rows // 1_000_000}M"
+        files = boosting_data.dense_files(folder, "dense", boosting_data.collisions, rows, 100_000)
+        yield train_case(f"curve {label} x 28 depth 6", files, 50 if rows < 1_000_000 else 5, depth=6)
+        yield Case(name=f"curve {label} x 28 memory", metric="MB", run="memory rounds=10 depth=6",
+                   peers=TRAINERS, fresh=True, repeats=1, data=files, higher=False, slot=0)
+        rows *= 10
+
+
 def predict_cases(files, rows, quick):
     for trees, shape in ((100, "depth=6"), (50 if quick else 500, "leaves=255")):
         model = f"model trees={trees} {shape}"
@@ -419,6 +431,9 @@ def symmetric_case(files, rows):
 
 def cases(folder, quick):
     make = boosting_data
+    if "PEERS_CURVE" in os.environ:
+        yield from curve_cases(folder, int(os.environ["PEERS_CURVE"]))
+        return
     rows, label = (200_000, "200k") if quick else (1_000_000, "1M")
     dense = make.dense_files(folder, "dense", make.collisions, rows, 100_000)
     yield train_case(f"dense {label} x 28 depth 6", dense, 10, depth=6)
