@@ -6,17 +6,21 @@
 
 #include "settings.hpp"
 
+#include "quern/boosting/options_text.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/version.hpp"
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdio>
 #include <exception>
 #include <map>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace gbdt {
@@ -56,6 +60,9 @@ void add_tree_options(CLI::App& app, Options& o) {
   g.add_option("--lambda,--reg_lambda", o.reg_lambda, "L2 of leaves")->capture_default_str();
   g.add_option("--alpha,--reg_alpha", o.reg_alpha, "L1 of leaves")->capture_default_str();
   g.add_option("--max_delta_step", o.max_delta_step, "bound of leaves, 0: none")
+      ->capture_default_str();
+  g.add_option("--booster", o.booster, "gbtree, dart or gblinear")->capture_default_str();
+  g.add_option("--num_parallel_tree", o.num_parallel_tree, "trees a round and output")
       ->capture_default_str();
   g.add_option("--subsample", o.subsample, "share of rows a tree")->capture_default_str();
   g.add_option("--colsample_bytree", o.colsample_bytree, "share of features a tree")
@@ -100,7 +107,7 @@ void add_learning_options(CLI::App& app, TrainSettings& s) {
        "early stopping goes by the last")
       ->delimiter(',')
       ->allow_extra_args(false);
-  g.add_option("--early_stopping_rounds", o.early_stopping_rounds,
+  g.add_option("--early_stopping_rounds,--early-stopping-rounds", o.early_stopping_rounds,
                "stop after so many rounds without improvement on the test rows; 0: never")
       ->capture_default_str();
   g.add_option("--seed", o.seed, "of sampling and of --holdout")->capture_default_str();
@@ -108,36 +115,102 @@ void add_learning_options(CLI::App& app, TrainSettings& s) {
       ->capture_default_str();
 }
 
+/// Options of all commands that train.
+void add_training(CLI::App& app, TrainSettings& s) {
+  add_learning_options(app, s);
+  add_tree_options(app, s.options);
+  app.add_option("--set", s.set,
+                 "any other option by XGBoost's name, as booster=dart or rate_drop=0.1; may be "
+                 "given again")
+      ->allow_extra_args(false);
+  app.add_option("--log-every", s.log_every, "rounds between lines where stderr is no terminal")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_flag("-q,--quiet", s.quiet, "no progress");
+}
+
+void add_test(CLI::App& app, TrainSettings& s) {
+  auto* test = app.add_option("--test", s.test.path, "file of rows to judge by");
+  app.add_option("--test-labels", s.test.labels_path, "its file of labels")->needs(test);
+  app.add_option("--holdout", s.holdout, "share of the rows kept from training to judge by")
+      ->check(CLI::Range(0.0, 1.0))
+      ->excludes(test);
+}
+
 CLI::App* add_train(CLI::App& app, TrainSettings& s) {
   CLI::App* c = app.add_subcommand("train", "Learn from data, save and judge the model");
   add_data(*c, s.data);
-  auto* test = c->add_option("--test", s.test.path, "file of rows to judge by");
-  c->add_option("--test-labels", s.test.labels_path, "its file of labels")->needs(test);
-  c->add_option("--holdout", s.holdout, "share of the rows kept from training to judge by")
-      ->check(CLI::Range(0.0, 1.0))
-      ->excludes(test);
+  add_test(*c, s);
   c->add_option(
-      "-m,--model", s.model_path,
+      "-m,--model,model", s.model_path,
       "where to save; .json and .ubj are XGBoost's formats, .txt LightGBM's, all else quern's own");
   c->add_option("--report", s.report_path, "where to write a self-contained HTML page");
   c->add_option("--title", s.title, "of the page");
   c->add_option("--class-names", s.class_names, "names of the classes 0, 1, …, with commas between")
       ->delimiter(',')
       ->allow_extra_args(false);
-  c->add_option("--log-every", s.log_every, "rounds between lines where stderr is no terminal")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
   c->add_flag("--keep-on-interrupt", s.keep_when_cancelled,
               "Ctrl-C ends training but keeps the finished rounds");
-  c->add_flag("-q,--quiet", s.quiet, "no progress");
-  add_learning_options(*c, s);
-  add_tree_options(*c, s.options);
+  add_training(*c, s);
   return c;
+}
+
+CLI::App* add_compare(CLI::App& app, TrainSettings& s) {
+  CLI::App* c = app.add_subcommand(
+      "compare", "Loss by round: first order, second order, second order with regularisation");
+  add_data(*c, s.data);
+  add_test(*c, s);
+  add_training(*c, s);
+  return c;
+}
+
+CLI::App* add_cv(CLI::App& app, CrossValidationSettings& s) {
+  CLI::App* c = app.add_subcommand("cv", "Cross-validate: mean and deviation of metrics by round");
+  add_data(*c, s.train.data);
+  c->add_option("--folds", s.folds, "at least 2")->capture_default_str();
+  c->add_flag("--stratified", s.stratified, "spread the rows of each class evenly over the folds");
+  add_training(*c, s.train);
+  return c;
+}
+
+/// Positional MODEL, or -m MODEL in its place.
+void add_model(CLI::App& app, std::string& path) {
+  app.add_option("-m,--model,model", path, "what train saved, or a model of another system's")
+      ->required();
+}
+
+/// `-m MODEL` may stand anywhere: CLI11 would take the data for the model otherwise.
+std::vector<std::string> model_first(int argc, char** argv) {
+  std::vector<std::string> words(argv + 1, argv + argc);
+  if (words.empty() || (words[0] != "predict" && words[0] != "eval" && words[0] != "explain"))
+    return words;
+  for (std::size_t i = 1; i + 1 < words.size(); ++i) {
+    if (words[i] != "-m" && words[i] != "--model") continue;
+    const std::string model = words[i + 1];
+    words.erase(words.begin() + static_cast<std::ptrdiff_t>(i),
+                words.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+    words.insert(words.begin() + 1, {"-m", model});
+    break;
+  }
+  return words;
+}
+
+/// What --set says, over all else.
+void apply_set(TrainSettings& s) {
+  try {
+    for (const std::string& text : s.set) {
+      const auto [name, value] = quern::boosting::split_option(text);
+      quern::boosting::set_option(s.options, name, value);
+      if (quern::boosting::option_name(name) == "objective") s.objective_given = true;
+    }
+  } catch (const quern::ValueError& error) {
+    throw UsageError(std::string("--set: ") + error.what());
+  }
 }
 
 CLI::App* add_predict(CLI::App& app, PredictSettings& s) {
   CLI::App* c = app.add_subcommand("predict", "Predict rows of a file, as CSV");
-  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  add_model(*c, s.model_path);
   add_data(*c, s.data);
   c->add_option("-o,--out", s.out_path, "CSV file to write; -: standard output")
       ->capture_default_str();
@@ -150,7 +223,7 @@ CLI::App* add_predict(CLI::App& app, PredictSettings& s) {
 
 CLI::App* add_eval(CLI::App& app, EvalSettings& s) {
   CLI::App* c = app.add_subcommand("eval", "Judge a model by labelled rows");
-  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  add_model(*c, s.model_path);
   add_data(*c, s.data);
   c->add_option("--nthread,--threads", s.threads, "0: all cores")->check(CLI::NonNegativeNumber);
   return c;
@@ -158,7 +231,7 @@ CLI::App* add_eval(CLI::App& app, EvalSettings& s) {
 
 CLI::App* add_explain(CLI::App& app, ExplainSettings& s) {
   CLI::App* c = app.add_subcommand("explain", "Show what a model learned: importances, trees");
-  c->add_option("model", s.model_path, "what train saved, or XGBoost's JSON")->required();
+  add_model(*c, s.model_path);
   c->add_option("--sort", s.sort_by, "order of the features")
       ->check(CLI::IsMember({"gain", "cover", "weight", "total_gain", "total_cover"}))
       ->capture_default_str();
@@ -211,17 +284,26 @@ int run(int argc, char** argv) {
   PredictSettings predict_settings;
   EvalSettings eval_settings;
   ExplainSettings explain_settings;
+  TrainSettings compare_settings;
+  CrossValidationSettings cv_settings;
   const CLI::App* train_command = add_train(app, train_settings);
+  const CLI::App* compare_command = add_compare(app, compare_settings);
+  const CLI::App* cv_command = add_cv(app, cv_settings);
   const CLI::App* predict_command = add_predict(app, predict_settings);
   const CLI::App* eval_command = add_eval(app, eval_settings);
   add_explain(app, explain_settings);
   try {
-    app.parse(argc, argv);
+    std::vector<std::string> words = model_first(argc, argv);
+    std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+    app.parse(std::move(words));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     return fail(std::string(error.what()) + " (gbdt --help says more)", 2);
   }
+  for (TrainSettings* s : {&train_settings, &compare_settings, &cv_settings.train}) apply_set(*s);
   if (*train_command) return train(train_settings);
+  if (*compare_command) return compare(compare_settings);
+  if (*cv_command) return cross_validate(cv_settings);
   if (*predict_command) return predict(predict_settings);
   if (*eval_command) return evaluate(eval_settings);
   return explain(explain_settings);

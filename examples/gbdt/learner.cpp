@@ -3,9 +3,11 @@
 #include "learner.hpp"
 
 #include "quern/boosting/booster.hpp"
+#include "quern/boosting/cross_validation.hpp"
 #include "quern/boosting/explain.hpp"
 #include "quern/boosting/permutation.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <numeric>
 #include <utility>
@@ -33,6 +35,22 @@ TrainedRun run_training(const boosting::Options& options, const quern::tree::Dat
   // Not nothing, since it is divided by.
   run.round_seconds = std::accumulate(history.seconds.begin(), history.seconds.end(), 1e-9);
   run.best_round = history.best_round;
+  return run;
+}
+
+std::string loss_of(const boosting::Options& options) {
+  return std::string(options.make_objective((std::max)(options.num_class, 1))->default_metric());
+}
+
+FoldRun run_folds(const boosting::Options& options, const quern::tree::Dataset& data, int folds,
+                  bool stratified, const quern::ProgressCallback& progress) {
+  const boosting::CrossValidation cv = boosting::cross_validate(
+      options, data,
+      {.folds = folds, .stratified = stratified, .seed = options.seed, .progress = progress});
+  FoldRun run;
+  run.best_round = cv.best_round;
+  for (const boosting::FoldCurve& c : cv.curves)
+    run.curves.push_back({c.set, c.metric, c.mean, c.sd});
   return run;
 }
 

@@ -42,6 +42,25 @@ struct TrainedRun {
                                       const quern::tree::Dataset* test, bool keep_when_cancelled,
                                       const quern::ProgressCallback& progress);
 
+/// Mean and deviation of one metric over folds, by round.
+struct FoldCurve {
+  std::string set;
+  std::string metric;
+  std::vector<double> mean, sd;
+};
+struct FoldRun {
+  std::vector<FoldCurve> curves;
+  std::int64_t best_round = -1;
+};
+
+/// Trains on every choice of folds but one.
+[[nodiscard]] FoldRun run_folds(const quern::boosting::Options& options,
+                                const quern::tree::Dataset& data, int folds, bool stratified,
+                                const quern::ProgressCallback& progress);
+
+/// Name of the metric that is the objective's own loss.
+[[nodiscard]] std::string loss_of(const quern::boosting::Options& options);
+
 /// Margins (rows, outputs).
 [[nodiscard]] quern::NdArray<float, 2> predict_margins(const quern::boosting::Model& model,
                                                        const quern::tree::Dataset& data,

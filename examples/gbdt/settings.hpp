@@ -36,6 +36,7 @@ struct TrainSettings {
   DataSettings test;   ///< path empty: none
   double holdout = 0;  ///< share of the training rows kept for testing
   quern::boosting::Options options;
+  std::vector<std::string> set;  ///< further options, as name=value
   std::vector<std::string> class_names;
   std::string title;
   std::string model_path;
@@ -44,6 +45,12 @@ struct TrainSettings {
   bool objective_given = false;
   bool keep_when_cancelled = false;
   bool quiet = false;
+};
+
+struct CrossValidationSettings {
+  TrainSettings train;
+  int folds = 5;
+  bool stratified = false;
 };
 
 struct PredictSettings {
@@ -77,6 +84,8 @@ struct ExplainSettings {
 
 /// The commands; each returns the exit code.
 int train(TrainSettings settings);
+int compare(TrainSettings settings);
+int cross_validate(CrossValidationSettings settings);
 int predict(const PredictSettings& settings);
 int evaluate(const EvalSettings& settings);
 int explain(const ExplainSettings& settings);
