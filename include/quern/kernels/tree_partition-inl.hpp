@@ -143,16 +143,11 @@ std::int64_t partition_strided_rows(const std::uint8_t* HWY_RESTRICT codes, std:
   return left - out;
 }
 
-/// out[i] = last[-1 - i]: the \p n elements before \p last, backwards.
+/// out[i] = last[-1 - i]: the \p n elements before \p last, backwards. Not by Highway's Reverse,
+/// which without optimisation calls a function that would have to be linked.
 template <class T>
 void copy_backwards(const T* HWY_RESTRICT last, std::int64_t n, T* HWY_RESTRICT out) {
-  namespace hn = hwy::HWY_NAMESPACE;
-  const hn::ScalableTag<T> d;
-  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    hn::StoreU(hn::Reverse(d, hn::LoadU(d, last - i - lanes)), d, out + i);
-  for (; i < n; ++i) out[i] = last[-1 - i];
+  for (std::int64_t i = 0; i < n; ++i) out[i] = *--last;
 }
 
 }  // namespace HWY_NAMESPACE
