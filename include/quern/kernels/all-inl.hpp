@@ -14,6 +14,7 @@
 #include "quern/kernels/reduce-inl.hpp"
 #include "quern/kernels/softmax-inl.hpp"
 #include "quern/kernels/tree_binning-inl.hpp"
+#include "quern/kernels/tree_codes-inl.hpp"
 #include "quern/kernels/tree_gradient-inl.hpp"
 #include "quern/kernels/tree_histogram-inl.hpp"
 #include "quern/kernels/tree_partition-inl.hpp"
