@@ -7,6 +7,16 @@ add_library(quern_dev_flags INTERFACE)
 target_compile_options(quern_dev_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
                                                  -Werror)
 
+# A kernel is compiled once for every SIMD level, and that is most of what a program costs to
+# compile. `quern_few_levels` is for programs whose question is another: with QUERN_FEW_LEVELS they
+# know AVX2 and what the compiler's flags allow.
+option(QUERN_FEW_LEVELS "Compile all but the kernels' own tests for two SIMD levels" OFF)
+add_library(quern_few_levels INTERFACE)
+if(QUERN_FEW_LEVELS AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  # Bits of Highway's detect_targets.h for x86: all but AVX2 (bit 9) and the portable targets.
+  target_compile_definitions(quern_few_levels INTERFACE HWY_DISABLED_TARGETS=32255)
+endif()
+
 # What a user types is -std=c++20, so that is what is tested.
 if(PROJECT_IS_TOP_LEVEL)
   set(CMAKE_CXX_EXTENSIONS OFF)

@@ -17,10 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 void print_data(const char* what, const Data& data, double seconds) {
   std::printf("%-8s %s rows x %s features (%s), read in %s\n", what,
               count_text(data.rows()).c_str(), count_text(data.set.cols()).c_str(),

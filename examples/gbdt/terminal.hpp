@@ -27,6 +27,8 @@ void watch_interrupts();
 [[nodiscard]] std::string size_text(double bytes);
 [[nodiscard]] std::string time_text(double seconds);
 
+[[nodiscard]] double seconds_since(std::chrono::steady_clock::time_point start);
+
 /// Letters that a text takes on the screen (UTF-8), and the text padded or cut to a width.
 [[nodiscard]] std::size_t width_of(std::string_view text);
 [[nodiscard]] std::string fit(std::string_view text, std::size_t width, bool right = false);

@@ -22,10 +22,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using quern::NdArray;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 TrainedRun run(const TrainSettings& settings, const Data& train, const Data* test) {
   ProgressBar bar(settings.log_every, settings.quiet);
   watch_interrupts();

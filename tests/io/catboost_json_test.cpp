@@ -50,9 +50,9 @@ void expect_margins(const Model& model, const std::string& name) {
   for (std::size_t i = 0; i < out.size(); ++i) EXPECT_NEAR(out[i], expected.values[i], 1e-9) << i;
 }
 
-class Reference : public testing::TestWithParam<std::string> {};
+class CatboostReference : public testing::TestWithParam<std::string> {};
 
-TEST_P(Reference, PredictsAsCatboost) {
+TEST_P(CatboostReference, PredictsAsCatboost) {
   const Model model = io::load_catboost_json(reference(GetParam() + ".json"));
   EXPECT_EQ(model.rounds(), 6);
   for (const tree::Tree& tree : model.trees) EXPECT_TRUE(tree.symmetric);
@@ -61,7 +61,8 @@ TEST_P(Reference, PredictsAsCatboost) {
   expect_margins(io::lightgbm_from_text(io::lightgbm_text(model)), GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Catboost, Reference, testing::Values("cat_reg", "cat_bin", "cat_mc"),
+INSTANTIATE_TEST_SUITE_P(Catboost, CatboostReference,
+                         testing::Values("cat_reg", "cat_bin", "cat_mc"),
                          [](const auto& model) { return model.param; });
 
 /// One tree of two splits on two features: leaf = (x0 > 1) + 2 (x1 > 2).

@@ -55,7 +55,7 @@ std::vector<double> margins(const Model& model, const std::vector<double>& x) {
   return out;
 }
 
-class Reference : public testing::TestWithParam<std::string> {
+class LightgbmReference : public testing::TestWithParam<std::string> {
  protected:
   [[nodiscard]] static std::vector<double> rows() {
     const bool ranking = GetParam() == "lgb_lambdarank";
@@ -70,7 +70,7 @@ class Reference : public testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(Reference, PredictsAsLightgbm) {
+TEST_P(LightgbmReference, PredictsAsLightgbm) {
   const Model model = io::load_lightgbm_text(reference(GetParam() + ".txt"));
   EXPECT_EQ(model.input_type, tree::InputType::float64);
   // LightGBM's raw score of a forest is the sum, and the objective sees the mean.
@@ -90,7 +90,7 @@ TEST_P(Reference, PredictsAsLightgbm) {
   }
 }
 
-TEST_P(Reference, ComesBackFromOurText) {
+TEST_P(LightgbmReference, ComesBackFromOurText) {
   const Model model = io::load_lightgbm_text(reference(GetParam() + ".txt"));
   const std::string text = io::lightgbm_text(model);
   const Model back = io::lightgbm_from_text(text);
@@ -109,7 +109,7 @@ TEST_P(Reference, ComesBackFromOurText) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Lightgbm, Reference,
+INSTANTIATE_TEST_SUITE_P(Lightgbm, LightgbmReference,
                          testing::Values("lgb_reg", "lgb_bin", "lgb_mc", "lgb_cat",
                                          "lgb_zero_missing", "lgb_l1", "lgb_quantile", "lgb_rf",
                                          "lgb_linear", "lgb_lambdarank"),

@@ -44,7 +44,7 @@ json document(const std::string& name) {
   return json::parse(file);
 }
 
-class Reference : public testing::TestWithParam<std::string> {
+class XgboostJsonReference : public testing::TestWithParam<std::string> {
  protected:
   /// The rows that XGBoost predicted.
   [[nodiscard]] NdArray<float, 2> rows() const {
@@ -77,11 +77,11 @@ class Reference : public testing::TestWithParam<std::string> {
   }
 };
 
-TEST_P(Reference, PredictsAsXgboost) {
+TEST_P(XgboostJsonReference, PredictsAsXgboost) {
   expect_predictions(io::load_xgboost_json(reference(GetParam() + ".json")), 1e-5);
 }
 
-TEST_P(Reference, ComesBackFromOurFile) {
+TEST_P(XgboostJsonReference, ComesBackFromOurFile) {
   const Model model = io::load_xgboost_json(reference(GetParam() + ".json"));
   const std::string text = io::xgboost_json_text(model);
   expect_predictions(parse(text), 1e-5);
@@ -109,7 +109,7 @@ TEST_P(Reference, ComesBackFromOurFile) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Xgboost, Reference,
+INSTANTIATE_TEST_SUITE_P(Xgboost, XgboostJsonReference,
                          testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w",
                                          "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
                                          "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",

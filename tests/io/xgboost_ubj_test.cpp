@@ -59,16 +59,16 @@ void expect_same_model(const Model& a, const Model& b) {
   EXPECT_EQ(boosting::model_to_bytes(a), boosting::model_to_bytes(b));
 }
 
-class Reference : public testing::TestWithParam<std::string> {};
+class XgboostUbjReference : public testing::TestWithParam<std::string> {};
 
-TEST_P(Reference, IsTheModelOfTheJson) {
+TEST_P(XgboostUbjReference, IsTheModelOfTheJson) {
   const Model binary = io::load_xgboost_ubj(reference(GetParam() + ".ubj"));
   expect_same_model(binary, io::load_xgboost_json(reference(GetParam() + ".json")));
   expect_same_model(binary, io::load_xgboost(reference(GetParam() + ".ubj")));
   expect_same_model(binary, io::load_xgboost(reference(GetParam() + ".json")));
 }
 
-TEST_P(Reference, ComesBackFromOurFile) {
+TEST_P(XgboostUbjReference, ComesBackFromOurFile) {
   const Model model = io::load_xgboost_ubj(reference(GetParam() + ".ubj"));
   const std::string ours = io::xgboost_ubj_bytes(model);
   expect_same_model(io::xgboost_ubj_from_bytes(bytes_of(ours)),
@@ -111,13 +111,13 @@ TEST_P(Reference, ComesBackFromOurFile) {
 }
 
 /// Another decoder agrees.
-TEST_P(Reference, DecodesAsNlohmannDoes) {
+TEST_P(XgboostUbjReference, DecodesAsNlohmannDoes) {
   const std::vector<std::byte> file = read_file(reference(GetParam() + ".ubj"));
   const std::string text(reinterpret_cast<const char*>(file.data()), file.size());
   EXPECT_EQ(decode(text), json::from_ubjson(text));
 }
 
-INSTANTIATE_TEST_SUITE_P(Xgboost, Reference,
+INSTANTIATE_TEST_SUITE_P(Xgboost, XgboostUbjReference,
                          testing::Values("xgb_reg", "xgb_reg_exact", "xgb_reg_exact_w",
                                          "xgb_approx", "xgb_bin", "xgb_bin_leafwise", "xgb_mc",
                                          "xgb_cat", "xgb_cat_onehot", "xgb_mono", "xgb_interact",

@@ -17,13 +17,13 @@
 #include "quern/tree/row_reader.hpp"
 #include "quern/tree/tree.hpp"
 
-#include <Eigen/Dense>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <span>
+#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -83,9 +83,40 @@ struct LeafRows {
   return out;
 }
 
+/// Solves a x = b for a symmetric, positive semidefinite \p a (m, m) with ones or zeros on its
+/// diagonal: elimination with the largest diagonal next. What is left without a diagonal above 1e-9
+/// repeats what was solved for, and gets 0. Overwrites \p a; \p b becomes x.
+inline void solve_semidefinite(std::vector<double>& a, std::vector<double>& b) {
+  const std::size_t m = b.size();
+  std::vector<std::size_t> order(m);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::size_t rank = 0;
+  for (; rank < m; ++rank) {
+    for (std::size_t k = rank + 1; k < m; ++k) {
+      if (a[order[k] * (m + 1)] > a[order[rank] * (m + 1)]) std::swap(order[k], order[rank]);
+    }
+    const std::size_t p = order[rank];
+    if (!(a[p * (m + 1)] > 1e-9)) break;
+    for (std::size_t k = rank + 1; k < m; ++k) {
+      const std::size_t r = order[k];
+      const double factor = a[r * m + p] / a[p * (m + 1)];
+      b[r] -= factor * b[p];
+      for (std::size_t l = rank + 1; l < m; ++l)
+        a[r * m + order[l]] -= factor * a[p * m + order[l]];
+    }
+  }
+  for (std::size_t k = rank; k < m; ++k) b[order[k]] = 0;
+  for (std::size_t k = rank; k-- > 0;) {
+    const std::size_t p = order[k];
+    for (std::size_t l = k + 1; l < rank; ++l) b[p] -= a[p * m + order[l]] * b[order[l]];
+    b[p] /= a[p * (m + 1)];
+  }
+}
+
 /// Minimises sum g f + h f^2 / 2 + lambda |b|^2 / 2 over f(x) = a + b x. With x centred at its mean
-/// by h, a = -G / H stands alone and b solves (X' diag(h) X + lambda) b = -X' g. Directions in
-/// which the rows do not differ get no coefficient. False where there is nothing to fit.
+/// by h, a = -G / H stands alone and b solves (X' diag(h) X + lambda) b = -X' g. Features in which
+/// the rows do not differ, or that repeat others, get no coefficient. False where there is nothing
+/// to fit.
 inline bool fit_leaf(const LeafRows& rows, double lambda, LeafFunction& f) {
   const std::size_t m = f.features.size(), n = rows.g.size();
   double sum_g = 0, sum_h = 0;
@@ -97,41 +128,30 @@ inline bool fit_leaf(const LeafRows& rows, double lambda, LeafFunction& f) {
   }
   if (m == 0 || n <= m || !(sum_h > 0)) return false;
   for (double& x : mean) x /= sum_h;
-  const auto size = static_cast<Eigen::Index>(m);
-  Eigen::MatrixXd a = Eigen::MatrixXd::Zero(size, size);
-  Eigen::VectorXd b = Eigen::VectorXd::Zero(size);
-  std::vector<double> x(m);
+  std::vector<double> a(m * m, 0.0), b(m, 0.0), x(m), scale(m);
   for (std::size_t i = 0; i < n; ++i) {
     for (std::size_t j = 0; j < m; ++j) x[j] = rows.values[i * m + j] - mean[j];
     for (std::size_t j = 0; j < m; ++j) {
-      const auto row = static_cast<Eigen::Index>(j);
-      b(row) -= rows.g[i] * x[j];
-      for (std::size_t k = 0; k <= j; ++k)
-        a(row, static_cast<Eigen::Index>(k)) += rows.h[i] * x[j] * x[k];
+      b[j] -= rows.g[i] * x[j];
+      for (std::size_t k = 0; k <= j; ++k) a[j * m + k] += rows.h[i] * x[j] * x[k];
     }
   }
   // Features in units of their own spread: the rank must not depend on units.
-  Eigen::VectorXd scale(size);
-  for (Eigen::Index j = 0; j < size; ++j) {
-    a(j, j) += lambda;
-    scale(j) = a(j, j) > 0 ? 1 / std::sqrt(a(j, j)) : 0.0;
-    for (Eigen::Index k = 0; k < j; ++k) a(k, j) = a(j, k);
+  for (std::size_t j = 0; j < m; ++j) {
+    a[j * (m + 1)] += lambda;
+    scale[j] = a[j * (m + 1)] > 0 ? 1 / std::sqrt(a[j * (m + 1)]) : 0.0;
+    b[j] *= scale[j];
+    for (std::size_t k = 0; k <= j; ++k)
+      a[k * m + j] = a[j * m + k] = a[j * m + k] * scale[j] * scale[k];
   }
-  a = (scale.asDiagonal() * a * scale.asDiagonal()).eval();
-  Eigen::CompleteOrthogonalDecomposition<Eigen::MatrixXd> solver;
-  solver.setThreshold(1e-9);
-  solver.compute(a);
-  const Eigen::VectorXd scaled = solver.solve(scale.cwiseProduct(b));
+  solve_semidefinite(a, b);
   f.constant = -sum_g / sum_h;
   for (std::size_t j = 0; j < m; ++j) {
-    const double c = scale(static_cast<Eigen::Index>(j)) * scaled(static_cast<Eigen::Index>(j));
-    f.coefficients.push_back(c);
-    f.constant -= c * mean[j];
+    f.coefficients.push_back(scale[j] * b[j]);
+    f.constant -= f.coefficients.back() * mean[j];
   }
-  const bool finite =
-      is_finite_bits(f.constant) && std::all_of(f.coefficients.begin(), f.coefficients.end(),
-                                                [](double c) { return is_finite_bits(c); });
-  return finite;
+  return is_finite_bits(f.constant) && std::all_of(f.coefficients.begin(), f.coefficients.end(),
+                                                   [](double c) { return is_finite_bits(c); });
 }
 
 }  // namespace detail

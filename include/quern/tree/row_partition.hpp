@@ -43,7 +43,8 @@ class RowPartition {
     std::int64_t lefts = 0;
   };
 
-  RowPartition(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {}
+  RowPartition(const BinnedMatrix& data, int threads)
+      : data_(&data), all_rows_(data.rows), threads_(threads) {}
 
   /// Of rows that are not binned: only group() puts them into nodes.
   explicit RowPartition(int threads) : data_(nullptr), threads_(threads) {}
@@ -53,6 +54,7 @@ class RowPartition {
     for (RowRange& range : ranges) range = {};
     for (const std::int32_t k : nodes)
       if (k >= 0) ++ranges[static_cast<std::size_t>(k)].end;
+    all_rows_ = static_cast<std::int64_t>(nodes.size());
     size_ = 0;
     for (RowRange& range : ranges) {
       const std::int64_t count = range.end;
@@ -71,7 +73,7 @@ class RowPartition {
 
   /// Starts again with one node of all rows, or of \p sample (ascending row numbers) if not empty.
   void reset(std::span<const std::int32_t> sample) {
-    size_ = sample.empty() ? data_->rows : static_cast<std::int64_t>(sample.size());
+    size_ = sample.empty() ? all_rows_ : static_cast<std::int64_t>(sample.size());
     const auto size = static_cast<std::size_t>(size_);
     if (rows_.size() < size) {
       rows_ = core::Buffer<std::int32_t>(size);
@@ -148,9 +150,9 @@ class RowPartition {
     const std::int64_t block =
         (std::max)(block_rows, 64 * static_cast<std::int64_t>(ranges.size()));
     parallel_for(
-        block_count(data_->rows, block),
+        block_count(all_rows_, block),
         [&](std::int64_t b) {
-          const BlockRange numbers = block_range(data_->rows, block, b);
+          const BlockRange numbers = block_range(all_rows_, block, b);
           for (std::size_t r = 0; r < ranges.size(); ++r) {
             const RowRange part = rows_between(ranges[r], numbers);
             if (part.size() > 0) fn(r, list(part));
@@ -325,6 +327,7 @@ class RowPartition {
   }
 
   const BinnedMatrix* data_;
+  std::int64_t all_rows_ = 0;  ///< row numbers are below
   int threads_;
   std::int64_t size_ = 0;
   bool identity_ = true;
