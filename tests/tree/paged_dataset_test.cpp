@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace quern::test::paged_dataset {
@@ -33,8 +34,8 @@ RowMajor<T> features(std::int64_t rows, std::int64_t cols) {
 
 /// Blocks of \p size rows, with weights unless they are empty.
 template <class T>
-tree::RowBlocks blocks(const RowMajor<T>& x, std::int64_t size, const std::vector<float>& weights) {
-  return [&x, size, &weights](std::int64_t number, tree::Dataset& block) {
+tree::RowBlocks blocks(const RowMajor<T>& x, std::int64_t size, std::vector<float> weights) {
+  return [&x, size, weights = std::move(weights)](std::int64_t number, tree::Dataset& block) {
     const std::int64_t begin = number * size,
                        end = (std::min)(begin + size, std::int64_t{x.rows()});
     if (begin >= end) return false;
