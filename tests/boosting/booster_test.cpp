@@ -236,6 +236,19 @@ TEST(Booster, BadInputIsRefusedByName) {
            "labels");
   contains(refusal<ValueError>([&] { fit(logistic, [](auto& d) { d.weights.assign(50, -1); }); }),
            "weight");
+  contains(refusal<ValueError>([&] { fit(logistic, [](auto& d) { d.weights.assign(50, 0); }); }),
+           "weights: expected one above 0");
+  const auto categorical = [](auto& d) {
+    d.feature_kinds = {tree::FeatureKind::numeric, tree::FeatureKind::categorical};
+  };
+  contains(refusal<ValueError>([&] { fit({.booster = "gblinear"}, categorical); }),
+           "trees for categorical feature 1");
+  tree::Dataset other = data.dataset();
+  categorical(other);
+  contains(refusal<ValueError>([&] {
+             Booster(logistic).fit(data.dataset(), {.eval_sets = {{"valid", &other}}});
+           }),
+           "kind of feature 1 of valid");
   contains(refusal<ValueError>([&] {
              Eigen::MatrixXf x = data.x;
              x(7, 2) = std::numeric_limits<float>::infinity();

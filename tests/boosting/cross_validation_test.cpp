@@ -156,6 +156,7 @@ TEST(CrossValidation, SparseGroupsAndRefusals) {
   EXPECT_EQ(tree::RowSubset(dense, group).data().group_offsets, (std::vector<std::int64_t>{0, 10}));
   EXPECT_THROW((void)cross_validate(o, dense, {.folds = 1}), ValueError);
   EXPECT_THROW((void)cross_validate(o, sparse, {.given_folds = {{1}, {90}}}), ValueError);
+  EXPECT_THROW((void)cross_validate(o, sparse, {.given_folds = {{1}, {}}}), ShapeError);
   EXPECT_THROW((void)cross_validate(o, sparse, {.groups = {1, 2}}), ShapeError);
   EXPECT_THROW((void)cross_validate(o, sparse, {.progress = [](const Progress&) { return false; }}),
                Cancelled);

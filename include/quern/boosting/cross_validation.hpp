@@ -68,6 +68,11 @@ inline constexpr const char* cross_validate_name = "quern::boosting::cross_valid
       throw ShapeError(
           error_text(cross_validate_name, what, std::to_string(data.rows()) + " (the rows)", got));
   };
+  for (std::size_t k = 0; k < cv.given_folds.size(); ++k) {
+    if (cv.given_folds[k].empty())
+      throw ShapeError(error_text(cross_validate_name, "given_folds[" + std::to_string(k) + "]",
+                                  "at least one row", 0));
+  }
   if (!cv.given_folds.empty()) return cv.given_folds;
   if (!cv.groups.empty() || !data.group_offsets.empty()) {
     std::vector<std::int64_t> groups = cv.groups;

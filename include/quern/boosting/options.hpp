@@ -84,7 +84,8 @@ struct Options {
   std::vector<std::vector<std::int32_t>> interaction_constraints = {};
   /// Leaves that are linear functions of the numeric features on their path, by ridge regression.
   bool linear_tree = false;
-  double linear_lambda = 0;             ///< L2 of the coefficients in linear leaves
+  double linear_lambda = 0;             ///< L2 of the coefficients in linear leaves; small leaves
+                                        ///< and missing values want some
   double rate_drop = 0;                 ///< dart: share of the trees that a round drops, [0, 1]
   double skip_drop = 0;                 ///< dart: probability of a round that drops none, [0, 1]
   bool one_drop = false;                ///< dart: drop at least one tree

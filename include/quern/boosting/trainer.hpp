@@ -115,6 +115,7 @@ class Trainer {
     data.check(function);
     if (data.rows() == 0) throw ShapeError(error_text(function, "features", "at least one row", 0));
     check_labels_given("labels", data, detail::targets_of(data));
+    check_weights(data);
     check_constraints(data);
     detail::SetState& train = state_.train;
     train.name = "train";
@@ -152,6 +153,13 @@ class Trainer {
           error_text(function, what, std::to_string(data.rows()) + " (the rows)", targets.rows()));
   }
 
+  /// Rows without any weight teach nothing.
+  static void check_weights(const tree::Dataset& data) {
+    if (!data.weights.empty() &&
+        std::all_of(data.weights.begin(), data.weights.end(), [](float w) { return w == 0.0f; }))
+      throw ValueError(error_text(function, "weights", "one above 0 at least", "zeros only"));
+  }
+
   /// Training weights: the rows' own times those of their classes.
   void weigh_classes() {
     const std::vector<double>& by_class = state_.options.class_weight;
@@ -183,11 +191,14 @@ class Trainer {
         throw ValueError(error_text(function, "monotone_constraints",
                                     "0 for categorical feature " + std::to_string(f),
                                     static_cast<int>(state_.options.monotone_constraints[f])));
-    for (std::size_t f = 0; f < data.feature_kinds.size(); ++f)
-      if (state_.options.tree_method == "exact" &&
-          data.feature_kinds[f] == tree::FeatureKind::categorical)
-        throw ValueError(error_text(function, "tree_method",
-                                    "hist for categorical feature " + std::to_string(f), "exact"));
+    for (std::size_t f = 0; f < data.feature_kinds.size(); ++f) {
+      if (data.feature_kinds[f] != tree::FeatureKind::categorical) continue;
+      const std::string feature = " for categorical feature " + std::to_string(f);
+      if (state_.options.tree_method == "exact")
+        throw ValueError(error_text(function, "tree_method", "hist" + feature, "exact"));
+      if (state_.options.is_linear())
+        throw ValueError(error_text(function, "booster", "trees" + feature, "gblinear"));
+    }
     for (const auto& group : state_.options.interaction_constraints)
       for (const std::int32_t f : group)
         if (f >= data.cols())
@@ -296,6 +307,21 @@ class Trainer {
     return margins;
   }
 
+  /// Kinds that an evaluation set states are those of the training rows.
+  void check_kinds(const EvalSet& set) const {
+    const std::vector<tree::FeatureKind>& kinds = set.data->feature_kinds;
+    const std::vector<tree::FeatureKind>& own = state_.model.feature_kinds;
+    for (std::size_t f = 0; f < kinds.size(); ++f) {
+      const tree::FeatureKind expected = own.empty() ? tree::FeatureKind::numeric : own[f];
+      if (kinds[f] == expected) continue;
+      const bool numeric = expected == tree::FeatureKind::numeric;
+      throw ValueError(
+          error_text(function, "kind of feature " + std::to_string(f) + " of " + set.name,
+                     numeric ? "numeric, as in training" : "categorical, as in training",
+                     numeric ? "categorical" : "numeric"));
+    }
+  }
+
   void add_eval_set(const EvalSet& set) {
     if (set.data == nullptr)
       throw ValueError(error_text(function, "data of " + set.name, "a data set", "null"));
@@ -306,6 +332,7 @@ class Trainer {
     if (d.cols() != state_.model.features)
       throw ShapeError(error_text(function, "features of " + set.name,
                                   std::to_string(state_.model.features) + " columns", d.cols()));
+    check_kinds(set);
     state_.objective->check(targets);
     detail::SetState state;
     state.name = set.name;
