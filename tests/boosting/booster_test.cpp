@@ -239,7 +239,8 @@ TEST(Booster, BadInputIsRefusedByName) {
   contains(refusal<ValueError>([&] { fit(logistic, [](auto& d) { d.weights.assign(50, 0); }); }),
            "weights: expected one above 0");
   const auto categorical = [](auto& d) {
-    d.feature_kinds = {tree::FeatureKind::numeric, tree::FeatureKind::categorical};
+    d.feature_kinds.assign(static_cast<std::size_t>(d.cols()), tree::FeatureKind::numeric);
+    d.feature_kinds[1] = tree::FeatureKind::categorical;
   };
   contains(refusal<ValueError>([&] { fit({.booster = "gblinear"}, categorical); }),
            "trees for categorical feature 1");
