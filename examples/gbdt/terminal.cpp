@@ -65,7 +65,7 @@ std::string format(const char* pattern, ...) {
 
 std::string count_text(std::int64_t value) {
   std::string text = std::to_string(value);
-  for (std::size_t i = text.size(); i > 3 && text[i - 4] != '-'; i -= 3) text.insert(i - 3, ",");
+  for (std::size_t i = text.size(); i > 3 && text[i - 4] != '-'; i -= 3) text.insert(i - 3, 1, ',');
   return text;
 }
 
