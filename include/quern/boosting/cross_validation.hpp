@@ -7,12 +7,12 @@
 #define QUERN_BOOSTING_CROSS_VALIDATION_HPP
 
 #include "quern/boosting/evaluation.hpp"
-#include "quern/boosting/folds.hpp"
 #include "quern/boosting/history.hpp"
 #include "quern/boosting/options.hpp"
 #include "quern/boosting/trainer.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/core/folds.hpp"
 #include "quern/core/progress.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/row_subset.hpp"
@@ -87,22 +87,6 @@ inline constexpr const char* cross_validate_name = "quern::boosting::cross_valid
   if (!cv.stratified) return make_folds(data.rows(), cv.folds, cv.seed);
   expect_length("labels", data.labels.size());
   return make_stratified_folds(data.labels, cv.folds, cv.seed);
-}
-
-/// Rows that are not in a fold.
-[[nodiscard]] inline std::vector<std::int32_t> other_rows(const Fold& fold, std::int64_t rows) {
-  std::vector<char> in(static_cast<std::size_t>(rows), 0);
-  for (const std::int32_t row : fold) {
-    if (row < 0 || row >= rows)
-      throw ValueError(error_text(cross_validate_name, "given_folds",
-                                  "rows 0.." + std::to_string(rows - 1), row));
-    in[static_cast<std::size_t>(row)] = 1;
-  }
-  std::vector<std::int32_t> others;
-  for (std::int64_t i = 0; i < rows; ++i) {
-    if (in[static_cast<std::size_t>(i)] == 0) others.push_back(static_cast<std::int32_t>(i));
-  }
-  return others;
 }
 
 /// Curves over the folds; all runs have the same curves and lengths.
@@ -182,7 +166,7 @@ inline void stop_early(const Options& options, const CrossValidationOptions& cv,
   const auto rounds = static_cast<std::int64_t>(options.num_round);
   for (Fold& fold : result.folds) {
     std::sort(fold.begin(), fold.end());
-    const tree::RowSubset train(data, detail::other_rows(fold, data.rows()));
+    const tree::RowSubset train(data, other_rows(fold, data.rows()));
     const tree::RowSubset test(data, fold);
     FitOptions fit;
     fit.eval_sets = {{"test", &test.data()}};

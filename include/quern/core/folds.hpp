@@ -3,13 +3,12 @@
 /// \file
 /// Divides rows into folds: at random, by class, by group.
 
-#ifndef QUERN_BOOSTING_FOLDS_HPP
-#define QUERN_BOOSTING_FOLDS_HPP
+#ifndef QUERN_CORE_FOLDS_HPP
+#define QUERN_CORE_FOLDS_HPP
 
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/random.hpp"
-#include "quern/tree/dataset.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -21,8 +20,6 @@
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
-namespace boosting {
-
 /// Rows that one fold tests, ascending; all others train.
 using Fold = std::vector<std::int32_t>;
 
@@ -41,10 +38,26 @@ inline void sort_folds(std::vector<Fold>& folds) {
 
 }  // namespace detail
 
+/// Rows that are not in a fold, ascending. ValueError for a row that is not there.
+[[nodiscard]] inline std::vector<std::int32_t> other_rows(const Fold& fold, std::int64_t rows) {
+  std::vector<char> in(static_cast<std::size_t>(rows), 0);
+  for (const std::int32_t row : fold) {
+    if (row < 0 || row >= rows)
+      throw ValueError(
+          error_text("quern::other_rows", "fold", "rows 0.." + std::to_string(rows - 1), row));
+    in[static_cast<std::size_t>(row)] = 1;
+  }
+  std::vector<std::int32_t> others;
+  for (std::int64_t i = 0; i < rows; ++i) {
+    if (in[static_cast<std::size_t>(i)] == 0) others.push_back(static_cast<std::int32_t>(i));
+  }
+  return others;
+}
+
 /// Folds of equal size, give or take a row, from shuffled rows.
 [[nodiscard]] inline std::vector<Fold> make_folds(std::int64_t rows, std::int64_t folds,
                                                   std::uint64_t seed = 0) {
-  detail::check_folds("quern::boosting::make_folds", folds, rows, "rows");
+  detail::check_folds("quern::make_folds", folds, rows, "rows");
   std::vector<std::int32_t> order(static_cast<std::size_t>(rows));
   std::iota(order.begin(), order.end(), 0);
   Philox(seed, "folds").shuffle(order);
@@ -55,12 +68,12 @@ inline void sort_folds(std::vector<Fold>& folds) {
 }
 
 /// The same, with every label's rows spread evenly over the folds, for labels that are classes.
-[[nodiscard]] inline std::vector<Fold> make_stratified_folds(std::span<const float> labels,
-                                                             std::int64_t folds,
-                                                             std::uint64_t seed = 0) {
+template <class Label>
+[[nodiscard]] std::vector<Fold> make_stratified_folds(std::span<const Label> labels,
+                                                      std::int64_t folds, std::uint64_t seed = 0) {
   const auto rows = static_cast<std::int64_t>(labels.size());
-  detail::check_folds("quern::boosting::make_stratified_folds", folds, rows, "rows");
-  std::map<float, std::vector<std::int32_t>> by_label;
+  detail::check_folds("quern::make_stratified_folds", folds, rows, "rows");
+  std::map<Label, std::vector<std::int32_t>> by_label;
   for (std::size_t i = 0; i < labels.size(); ++i)
     by_label[labels[i]].push_back(static_cast<std::int32_t>(i));
   std::vector<Fold> out(static_cast<std::size_t>(folds));
@@ -74,6 +87,12 @@ inline void sort_folds(std::vector<Fold>& folds) {
   return out;
 }
 
+template <class Label>
+[[nodiscard]] std::vector<Fold> make_stratified_folds(const std::vector<Label>& labels,
+                                                      std::int64_t folds, std::uint64_t seed = 0) {
+  return make_stratified_folds(std::span<const Label>(labels), folds, seed);
+}
+
 /// Folds that never part a group: shuffled groups, largest first, each to the fold with the fewest
 /// rows. \p groups (rows): rows with the same number belong together.
 [[nodiscard]] inline std::vector<Fold> make_grouped_folds(std::span<const std::int64_t> groups,
@@ -82,7 +101,7 @@ inline void sort_folds(std::vector<Fold>& folds) {
   std::map<std::int64_t, std::vector<std::int32_t>> by_group;
   for (std::size_t i = 0; i < groups.size(); ++i)
     by_group[groups[i]].push_back(static_cast<std::int32_t>(i));
-  detail::check_folds("quern::boosting::make_grouped_folds", folds,
+  detail::check_folds("quern::make_grouped_folds", folds,
                       static_cast<std::int64_t>(by_group.size()), "groups");
   std::vector<const std::vector<std::int32_t>*> order;
   for (const auto& [group, members] : by_group) order.push_back(&members);
@@ -99,7 +118,6 @@ inline void sort_folds(std::vector<Fold>& folds) {
   return out;
 }
 
-}  // namespace boosting
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_BOOSTING_FOLDS_HPP
+#endif  // QUERN_CORE_FOLDS_HPP
