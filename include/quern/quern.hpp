@@ -98,6 +98,7 @@
 #include "quern/tree/eigen_dataset.hpp"
 #include "quern/tree/exact.hpp"
 #include "quern/tree/float_key.hpp"
+#include "quern/tree/forest_source.hpp"
 #include "quern/tree/gradient.hpp"
 #include "quern/tree/grow.hpp"
 #include "quern/tree/grow_options.hpp"

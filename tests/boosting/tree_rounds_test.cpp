@@ -18,28 +18,17 @@
 
 #include <gtest/gtest.h>
 
+#include "made_data.hpp"
+
 namespace quern::test::tree_rounds {
 namespace {
 
 using boosting::Booster;
 using boosting::Options;
 
-struct Data {
-  Eigen::MatrixXf x;
-  Eigen::VectorXf y;
-
-  Data(std::int64_t rows, int classes, std::uint64_t seed) : x(rows, 5), y(rows) {
-    Philox rng(seed, "tree rounds test");
-    for (std::int64_t i = 0; i < rows; ++i) {
-      for (int j = 0; j < 5; ++j) x(i, j) = rng.normal<float>();
-      if (rng.bernoulli(0.1)) x(i, 2) = std::numeric_limits<float>::quiet_NaN();
-      const float t = x(i, 0) * x(i, 1) + x(i, 3) + 0.2f * rng.normal<float>();
-      if (classes == 0) y(i) = t;
-      if (classes == 2) y(i) = t > 0 ? 1.0f : 0.0f;
-      if (classes == 3) y(i) = t > 0.5f ? 2.0f : t > -0.5f ? 1.0f : 0.0f;
-    }
-  }
-  [[nodiscard]] tree::Dataset dataset() const { return tree::make_dataset(x, y); }
+struct Data : MadeData {
+  Data(std::int64_t rows, int classes, std::uint64_t seed)
+      : MadeData(rows, classes, seed, 5, 0.2f, "tree rounds test") {}
 };
 
 /// Trains, and checks every round's metrics against predictions of the model as it was then.

@@ -69,12 +69,7 @@ class Explainer {
         trees_per_round_(model.trees_per_round()),
         linear_weights_(model.linear_weights) {
     model.check("quern::boosting::Explainer");
-    forest_ = tree::ShapForest(tree::ForestSource{.trees = model.trees,
-                                                  .tree_outputs = model.tree_outputs,
-                                                  .tree_weights = model.tree_weights,
-                                                  .base = model.base_margin,
-                                                  .features = model.features,
-                                                  .input_type = model.input_type});
+    forest_ = tree::ShapForest(forest_source(model));
   }
 
   [[nodiscard]] std::int64_t features() const noexcept { return forest_.features; }

@@ -11,6 +11,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/forest_source.hpp"
 #include "quern/tree/tree.hpp"
 
 #include <algorithm>
@@ -112,6 +113,16 @@ inline void Model::check(const std::string& where) const {
     if (tree_outputs[t] < 0 || tree_outputs[t] + std::int64_t{trees[t].outputs} > outputs)
       throw ParseError(error_text(here, "output", "an output of the model", tree_outputs[t]));
   }
+}
+
+/// The model's trees, for what compiles them; it looks at the model.
+[[nodiscard]] inline tree::ForestSource forest_source(const Model& model) {
+  return {.trees = model.trees,
+          .tree_outputs = model.tree_outputs,
+          .tree_weights = model.tree_weights,
+          .base = model.base_margin,
+          .features = model.features,
+          .input_type = model.input_type};
 }
 
 }  // namespace boosting

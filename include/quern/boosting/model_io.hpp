@@ -18,6 +18,8 @@
 #include <limits>
 #include <span>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -30,6 +32,25 @@ inline constexpr const char* model_archive_kind = "boosting.model";
 inline constexpr std::uint32_t model_archive_version = 2;
 
 namespace detail {
+
+/// each(name, stored, member): the members of nodes, and the type that an archive has them in.
+template <class Each>
+void each_node_member(const Each& each) {
+  using tree::Node;
+  each("left", std::int32_t{}, &Node::left);
+  each("right", std::int32_t{}, &Node::right);
+  each("parent", std::int32_t{}, &Node::parent);
+  each("feature", std::int32_t{}, &Node::feature);
+  each("threshold", double{}, &Node::threshold);
+  each("value", double{}, &Node::value);
+  each("gain", double{}, &Node::gain);
+  each("cover", double{}, &Node::cover);
+  each("default_left", std::uint8_t{}, &Node::default_left);
+  each("kind", std::uint8_t{}, &Node::kind);
+  each("missing", std::uint8_t{}, &Node::missing);
+  each("category_begin", std::uint32_t{}, &Node::category_begin);
+  each("category_count", std::uint32_t{}, &Node::category_count);
+}
 
 /// One member of every node of every tree, in order.
 template <class T, class Member>
@@ -51,18 +72,19 @@ void read_nodes(const ArchiveReader& in, const char* name, Model& model, std::si
   }
 }
 
-/// One vector of every tree: its length in `<name>_sizes`, and all of them in `<name>`.
-template <class T>
-void write_lists(ArchiveWriter& out, const std::string& name, const Model& model,
-                 std::vector<T> tree::Tree::*m) {
+/// One vector of every tree, which of(tree) returns: its length in `<name>_sizes`, and all of them
+/// in `<name>`.
+template <class Of>
+void write_lists(ArchiveWriter& out, const std::string& name, const Model& model, const Of& of) {
   std::vector<std::uint64_t> sizes;
-  std::vector<T> all;
+  typename std::remove_cvref_t<std::invoke_result_t<const Of&, const tree::Tree&>> all;
   for (const tree::Tree& tree : model.trees) {
-    sizes.push_back((tree.*m).size());
-    all.insert(all.end(), (tree.*m).begin(), (tree.*m).end());
+    const auto& list = of(tree);
+    sizes.push_back(list.size());
+    all.insert(all.end(), list.begin(), list.end());
   }
   out.array<std::uint64_t>(name + "_sizes", sizes);
-  out.array<T>(name, all);
+  out.array(name, all);
 }
 
 /// ParseError unless the lengths add up to exactly what is there.
@@ -76,18 +98,33 @@ inline void expect_sum(const ArchiveReader& in, const std::string& name,
   if (left != 0) in.fail_section(name, "lengths that add up", std::to_string(left) + " too few");
 }
 
-template <class T>
-void read_lists(const ArchiveReader& in, const std::string& name, Model& model,
-                std::vector<T> tree::Tree::*m) {
+template <class Of>
+void read_lists(const ArchiveReader& in, const std::string& name, Model& model, const Of& of) {
+  using List = std::remove_cvref_t<std::invoke_result_t<const Of&, tree::Tree&>>;
   const auto sizes = in.array<std::uint64_t>(name + "_sizes", model.trees.size());
-  const auto all = in.array<T>(name);
+  const List all = in.array<typename List::value_type>(name);
   expect_sum(in, name + "_sizes", sizes, all.size());
   auto at = all.begin();
   for (std::size_t t = 0; t < model.trees.size(); ++t) {
     const auto end = at + static_cast<std::ptrdiff_t>(sizes[t]);
-    (model.trees[t].*m).assign(at, end);
+    of(model.trees[t]).assign(at, end);
     at = end;
   }
+}
+
+/// each(name, of): the vectors that every tree has.
+template <class Each>
+void each_list(const Each& each) {
+  each("category_words", [](auto& t) -> decltype(auto) { return (t.category_words); });
+  each("vector_values", [](auto& t) -> decltype(auto) { return (t.vector_values); });
+}
+/// The same for those of linear leaves.
+template <class Each>
+void each_linear_list(const Each& each) {
+  each("linear_offsets", [](auto& t) -> decltype(auto) { return (t.linear.offsets); });
+  each("linear_features", [](auto& t) -> decltype(auto) { return (t.linear.features); });
+  each("linear_coefficients", [](auto& t) -> decltype(auto) { return (t.linear.coefficients); });
+  each("linear_constants", [](auto& t) -> decltype(auto) { return (t.linear.constants); });
 }
 
 inline void write_trees(ArchiveWriter& out, const Model& model) {
@@ -102,22 +139,10 @@ inline void write_trees(ArchiveWriter& out, const Model& model) {
   out.array<std::uint64_t>("node_sizes", sizes);
   out.array<std::int32_t>("leaf_outputs", outputs);
   out.array<std::uint8_t>("symmetric", symmetric);
-  using tree::Node;
-  write_nodes<std::int32_t>(out, "left", model, &Node::left);
-  write_nodes<std::int32_t>(out, "right", model, &Node::right);
-  write_nodes<std::int32_t>(out, "parent", model, &Node::parent);
-  write_nodes<std::int32_t>(out, "feature", model, &Node::feature);
-  write_nodes<double>(out, "threshold", model, &Node::threshold);
-  write_nodes<double>(out, "value", model, &Node::value);
-  write_nodes<double>(out, "gain", model, &Node::gain);
-  write_nodes<double>(out, "cover", model, &Node::cover);
-  write_nodes<std::uint8_t>(out, "default_left", model, &Node::default_left);
-  write_nodes<std::uint8_t>(out, "kind", model, &Node::kind);
-  write_nodes<std::uint8_t>(out, "missing", model, &Node::missing);
-  write_nodes<std::uint32_t>(out, "category_begin", model, &Node::category_begin);
-  write_nodes<std::uint32_t>(out, "category_count", model, &Node::category_count);
-  write_lists(out, "category_words", model, &tree::Tree::category_words);
-  write_lists(out, "vector_values", model, &tree::Tree::vector_values);
+  each_node_member([&](const char* name, auto stored, auto member) {
+    write_nodes<decltype(stored)>(out, name, model, member);
+  });
+  each_list([&](const char* name, const auto& of) { write_lists(out, name, model, of); });
 }
 
 [[nodiscard]] inline bool has_linear_leaves(const Model& model) {
@@ -134,50 +159,14 @@ inline void write_trees(ArchiveWriter& out, const Model& model) {
   return model.is_linear() || has_linear_leaves(model) || rules ? 2 : 1;
 }
 
-/// Like write_lists, for a member of the linear leaves.
-template <class T>
-void write_linear(ArchiveWriter& out, const std::string& name, const Model& model,
-                  std::vector<T> tree::LinearLeaves::*m) {
-  std::vector<std::uint64_t> sizes;
-  std::vector<T> all;
-  for (const tree::Tree& tree : model.trees) {
-    sizes.push_back((tree.linear.*m).size());
-    all.insert(all.end(), (tree.linear.*m).begin(), (tree.linear.*m).end());
-  }
-  out.array<std::uint64_t>(name + "_sizes", sizes);
-  out.array<T>(name, all);
-}
-
-template <class T>
-void read_linear(const ArchiveReader& in, const std::string& name, Model& model,
-                 std::vector<T> tree::LinearLeaves::*m) {
-  const auto sizes = in.array<std::uint64_t>(name + "_sizes", model.trees.size());
-  const auto all = in.array<T>(name);
-  expect_sum(in, name + "_sizes", sizes, all.size());
-  auto at = all.begin();
-  for (std::size_t t = 0; t < model.trees.size(); ++t) {
-    const auto end = at + static_cast<std::ptrdiff_t>(sizes[t]);
-    (model.trees[t].linear.*m).assign(at, end);
-    at = end;
-  }
-}
-
 inline void write_linear_leaves(ArchiveWriter& out, const Model& model) {
   if (!has_linear_leaves(model)) return;
-  using tree::LinearLeaves;
-  write_linear(out, "linear_offsets", model, &LinearLeaves::offsets);
-  write_linear(out, "linear_features", model, &LinearLeaves::features);
-  write_linear(out, "linear_coefficients", model, &LinearLeaves::coefficients);
-  write_linear(out, "linear_constants", model, &LinearLeaves::constants);
+  each_linear_list([&](const char* name, const auto& of) { write_lists(out, name, model, of); });
 }
 
 inline void read_linear_leaves(const ArchiveReader& in, Model& model) {
   if (!in.has("linear_offsets")) return;
-  using tree::LinearLeaves;
-  read_linear(in, "linear_offsets", model, &LinearLeaves::offsets);
-  read_linear(in, "linear_features", model, &LinearLeaves::features);
-  read_linear(in, "linear_coefficients", model, &LinearLeaves::coefficients);
-  read_linear(in, "linear_constants", model, &LinearLeaves::constants);
+  each_linear_list([&](const char* name, const auto& of) { read_lists(in, name, model, of); });
 }
 
 inline void expect_bytes_below(const ArchiveReader& in, const char* name, unsigned limit) {
@@ -211,22 +200,11 @@ inline void read_trees(const ArchiveReader& in, Model& model) {
     model.trees[t].outputs = outputs[t];
   }
   read_symmetric(in, model);
-  using tree::Node;
-  read_nodes<std::int32_t>(in, "left", model, total, &Node::left);
-  read_nodes<std::int32_t>(in, "right", model, total, &Node::right);
-  read_nodes<std::int32_t>(in, "parent", model, total, &Node::parent);
-  read_nodes<std::int32_t>(in, "feature", model, total, &Node::feature);
-  read_nodes<double>(in, "threshold", model, total, &Node::threshold);
-  read_nodes<double>(in, "value", model, total, &Node::value);
-  read_nodes<double>(in, "gain", model, total, &Node::gain);
-  read_nodes<double>(in, "cover", model, total, &Node::cover);
-  read_nodes<std::uint8_t>(in, "default_left", model, total, &Node::default_left);
-  read_nodes<std::uint8_t>(in, "kind", model, total, &Node::kind);
-  if (in.has("missing")) read_nodes<std::uint8_t>(in, "missing", model, total, &Node::missing);
-  read_nodes<std::uint32_t>(in, "category_begin", model, total, &Node::category_begin);
-  read_nodes<std::uint32_t>(in, "category_count", model, total, &Node::category_count);
-  read_lists(in, "category_words", model, &tree::Tree::category_words);
-  read_lists(in, "vector_values", model, &tree::Tree::vector_values);
+  each_node_member([&](const char* name, auto stored, auto member) {
+    if (name != std::string_view("missing") || in.has(name))  // older archives have none
+      read_nodes<decltype(stored)>(in, name, model, total, member);
+  });
+  each_list([&](const char* name, const auto& of) { read_lists(in, name, model, of); });
 }
 
 inline void write_features(ArchiveWriter& out, const Model& model) {

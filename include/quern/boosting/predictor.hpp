@@ -65,12 +65,7 @@ class Predictor {
     if (link_ == Link::sorted && !std::is_sorted(levels.begin(), levels.end()))
       link_ = Link::identity;
     model.check("quern::boosting::Predictor");
-    forest_ = tree::PackedForest(tree::ForestSource{.trees = model.trees,
-                                                    .tree_outputs = model.tree_outputs,
-                                                    .tree_weights = model.tree_weights,
-                                                    .base = model.base_margin,
-                                                    .features = model.features,
-                                                    .input_type = model.input_type});
+    forest_ = tree::PackedForest(forest_source(model));
   }
 
   [[nodiscard]] std::int64_t features() const noexcept { return forest_.features; }

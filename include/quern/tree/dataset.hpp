@@ -64,6 +64,18 @@ struct Dataset {
 
 namespace detail {
 
+/// The scalar of a view of features.
+template <class View>
+struct SourceValue;
+template <class T>
+struct SourceValue<MatrixView<const T>> {
+  using type = T;
+};
+template <class T>
+struct SourceValue<CsrView<T>> {
+  using type = T;
+};
+
 template <class T>
 std::int64_t rows_of(const MatrixView<T>& m) {
   return m.extent(0);

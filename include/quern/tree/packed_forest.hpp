@@ -18,6 +18,7 @@
 #include "quern/tree/detail/code_buckets.hpp"
 #include "quern/tree/detail/full_tree.hpp"
 #include "quern/tree/float_key.hpp"
+#include "quern/tree/forest_source.hpp"
 #include "quern/tree/scratch.hpp"
 #include "quern/tree/tree.hpp"
 
@@ -27,24 +28,12 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
-#include <span>
-#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace tree {
-
-/// What a forest is packed from; only looked at while packing. Trees must have passed Tree::check.
-struct ForestSource {
-  std::span<const Tree> trees = {};
-  std::span<const std::int32_t> tree_outputs = {};  ///< (trees), or empty: all add to output 0
-  std::span<const double> tree_weights = {};        ///< (trees), or empty: all one
-  std::span<const double> base = {};                ///< (outputs): where the sums start
-  std::int64_t features = 0;
-  InputType input_type = InputType::float32;
-};
 
 namespace detail {
 
@@ -130,27 +119,15 @@ struct CodePlace {
 }  // namespace detail
 
 /// See the file comment. Members are for predict.hpp; all are written by the constructor only.
-class PackedForest {
+class PackedForest : public ForestFrame {
  public:
   PackedForest() = default;
   /// Throws ShapeError where lengths do not fit each other, ValueError for an output out of range
   /// or a forest of more than 2^32 - 1 nodes.
   explicit PackedForest(const ForestSource& source);
 
-  [[nodiscard]] std::int64_t trees() const noexcept { return source_trees; }
-  [[nodiscard]] std::int64_t outputs() const noexcept {
-    return static_cast<std::int64_t>(base.size());
-  }
-
-  std::int64_t features = 0;
-  std::int64_t source_trees = 0;
-  InputType input_type = InputType::float32;
-  std::vector<double> base;                          ///< (outputs)
-  std::vector<std::int32_t> slot_features;           ///< (slots): the features that are tested
-  std::vector<std::int32_t> feature_slots;           ///< (last tested feature + 1): slot, or -1
-  std::vector<detail::CodeColumn> columns;           ///< by slot
-  std::vector<detail::PackedTree> packed;            ///< in the order in which they are added
-  std::vector<std::vector<std::int32_t>> by_output;  ///< (outputs): indices into packed
+  std::vector<detail::CodeColumn> columns;  ///< by slot
+  std::vector<detail::PackedTree> packed;   ///< in the order in which they are added
   std::vector<kernels::LaneNode> lane_nodes;
   std::vector<kernels::SplitNode> split_nodes;
   std::vector<std::uint8_t> bucket_starts;   ///< (columns, code_buckets)
@@ -165,20 +142,8 @@ class PackedForest {
   /// Working memory of predictions; copies of a forest share it.
   std::shared_ptr<detail::ScratchPool> scratch = std::make_shared<detail::ScratchPool>();
 
-  /// Slot of feature \p f, -1 where no tree tests it.
-  [[nodiscard]] std::int32_t slot_of(std::int32_t f) const noexcept {
-    const auto i = static_cast<std::size_t>(f);
-    return i < feature_slots.size() ? feature_slots[i] : -1;
-  }
-  [[nodiscard]] std::int64_t slots() const noexcept {
-    return static_cast<std::int64_t>(slot_features.size());
-  }
-  /// Whether double features are compared as doubles.
-  [[nodiscard]] bool compares_doubles() const noexcept { return input_type == InputType::float64; }
-
  private:
-  void check(const ForestSource& source);
-  void assign_slots(const ForestSource& source);
+  static void expect_walk_nodes(const ForestSource& source);
   void add_tree(const ForestSource& source, std::size_t t, std::int32_t output,
                 std::int32_t vector);
   void add_walk(const Tree& tree, double weight, std::int32_t vector, detail::PackedTree& packed);
@@ -196,20 +161,6 @@ class PackedForest {
 };
 
 namespace detail {
-
-/// Whether a split is more than a threshold and a way for missing values.
-inline bool has_special_splits(const Tree& tree) {
-  return std::any_of(tree.nodes.begin(), tree.nodes.end(), [](const Node& n) {
-    return !n.is_leaf() && (n.kind == SplitKind::categorical || !n.is_plain());
-  });
-}
-
-inline double leaf_value(const Tree& tree, std::int32_t node, std::int32_t vector) {
-  if (tree.outputs == 1) return tree.node(node).value;
-  return tree
-      .vector_values[static_cast<std::size_t>(node) * static_cast<std::size_t>(tree.outputs) +
-                     static_cast<std::size_t>(vector)];
-}
 
 /// The entries of one column's table from `count` ascending thresholds.
 template <class T, class Key>
@@ -232,48 +183,13 @@ inline std::uint32_t four_bytes(std::int32_t byte) {
 
 }  // namespace detail
 
-inline void PackedForest::check(const ForestSource& source) {
-  static constexpr const char* function = "quern::tree::PackedForest";
-  const std::size_t n = source.trees.size();
-  if (source.base.empty()) throw ShapeError(error_text(function, "base", "at least one output", 0));
-  if (!source.tree_outputs.empty() && source.tree_outputs.size() != n)
-    throw ShapeError(error_text(function, "tree_outputs", std::to_string(n) + " entries",
-                                source.tree_outputs.size()));
-  if (!source.tree_weights.empty() && source.tree_weights.size() != n)
-    throw ShapeError(error_text(function, "tree_weights", std::to_string(n) + " entries",
-                                source.tree_weights.size()));
+inline void PackedForest::expect_walk_nodes(const ForestSource& source) {
   std::uint64_t nodes = 0;
-  for (std::size_t t = 0; t < n; ++t) {
-    const Tree& tree = source.trees[t];
-    const std::int64_t output = source.tree_outputs.empty() ? 0 : source.tree_outputs[t];
-    if (output < 0 || output + tree.outputs > static_cast<std::int64_t>(source.base.size()))
-      throw ValueError(error_text(function, "tree_outputs", "outputs that have a base", output));
+  for (const Tree& tree : source.trees)
     nodes += tree.nodes.size() * static_cast<std::uint64_t>(tree.outputs);
-  }
   if (nodes >= (std::numeric_limits<std::uint32_t>::max)())
-    throw ValueError(error_text(function, "trees", "fewer than 2^32 - 1 nodes", nodes));
-}
-
-inline void PackedForest::assign_slots(const ForestSource& source) {
-  // Only as long as it has to be: a model may say that it has two billion features.
-  std::int32_t last = -1;
-  for (const Tree& tree : source.trees) {
-    for (const Node& n : tree.nodes) last = (std::max)(last, n.is_leaf() ? -1 : n.feature);
-    for (const std::int32_t f : tree.linear.features) last = (std::max)(last, f);
-  }
-  feature_slots.assign(static_cast<std::size_t>(last + 1), -1);
-  for (const Tree& tree : source.trees) {
-    for (const Node& n : tree.nodes) {
-      if (!n.is_leaf()) feature_slots[static_cast<std::size_t>(n.feature)] = 0;
-    }
-    for (const std::int32_t f : tree.linear.features)
-      feature_slots[static_cast<std::size_t>(f)] = 0;
-  }
-  for (std::size_t f = 0; f < feature_slots.size(); ++f) {
-    if (feature_slots[f] < 0) continue;
-    feature_slots[f] = static_cast<std::int32_t>(slot_features.size());
-    slot_features.push_back(static_cast<std::int32_t>(f));
-  }
+    throw ValueError(
+        error_text("quern::tree::PackedForest", "trees", "fewer than 2^32 - 1 nodes", nodes));
 }
 
 inline double PackedForest::comparable(double threshold) const noexcept {
@@ -482,13 +398,8 @@ inline void PackedForest::make_lane_nodes(const Tree& tree, detail::PackedTree& 
 }
 
 inline PackedForest::PackedForest(const ForestSource& source)
-    : features(source.features),
-      source_trees(static_cast<std::int64_t>(source.trees.size())),
-      input_type(source.input_type),
-      base(source.base.begin(), source.base.end()),
-      by_output(source.base.size()) {
-  check(source);
-  assign_slots(source);
+    : ForestFrame(source, "quern::tree::PackedForest") {
+  expect_walk_nodes(source);
   thresholds_.resize(slot_features.size());
   for (std::size_t t = 0; t < source.trees.size(); ++t) {
     const std::int32_t output = source.tree_outputs.empty() ? 0 : source.tree_outputs[t];

@@ -52,7 +52,7 @@ void for_each_shap_tile(const char* function, const ShapForest& forest, const Fe
                         std::int64_t pairs, int threads, const Use& use) {
   std::visit(
       [&](const auto& x) {
-        using Value = typename ShapSource<std::remove_cvref_t<decltype(x)>>::type;
+        using Value = typename SourceValue<std::remove_cvref_t<decltype(x)>>::type;
         const std::int64_t rows = rows_of(x);
         if (cols_of(x) != forest.features)
           throw ShapeError(error_text(function, "features",
@@ -100,7 +100,7 @@ inline void shap_values(const ShapForest& forest, const FeatureView& features,
           const double mean = forest.mean(k, trees);
           for (std::int64_t r = 0; r < rows; ++r) {
             for (std::int64_t f = 0; f < forest.features; ++f) {
-              const std::int32_t slot = forest.feature_slots[static_cast<std::size_t>(f)];
+              const std::int32_t slot = forest.slot_of(static_cast<std::int32_t>(f));
               out(first + r, k, f) = slot < 0 ? 0.0 : tile.value(slot, r);
             }
             out(first + r, k, forest.features) = mean;

@@ -20,18 +20,6 @@
 QUERN_NAMESPACE_BEGIN
 namespace tree::detail {
 
-/// The scalar of a view of features.
-template <class View>
-struct SourceValue;
-template <class T>
-struct SourceValue<MatrixView<const T>> {
-  using type = T;
-};
-template <class T>
-struct SourceValue<CsrView<T>> {
-  using type = T;
-};
-
 /// Where one step leads; a leaf leads to itself.
 template <class Key>
 inline std::uint32_t walk_step(const WalkNode<Key>& n, Key key) noexcept {

@@ -11,7 +11,7 @@
 #include "quern/kernels/tree_shap_types.hpp"
 #include "quern/tree/detail/shap_program.hpp"
 #include "quern/tree/float_key.hpp"
-#include "quern/tree/packed_forest.hpp"
+#include "quern/tree/forest_source.hpp"
 #include "quern/tree/scratch.hpp"
 #include "quern/tree/tree.hpp"
 
@@ -39,7 +39,7 @@ struct ShapSpecial {
 
 /// Trees as shap_values() and shap_interactions() want them. Members are for those; all are written
 /// by the constructor only.
-class ShapForest {
+class ShapForest : public ForestFrame {
  public:
   ShapForest() = default;
   /// Trees must have passed Tree::check. Throws ShapeError where lengths do not fit each other,
@@ -47,14 +47,6 @@ class ShapForest {
   /// features on a path or has linear leaves.
   explicit ShapForest(const ForestSource& source);
 
-  [[nodiscard]] std::int64_t trees() const noexcept { return source_trees; }
-  [[nodiscard]] std::int64_t outputs() const noexcept {
-    return static_cast<std::int64_t>(base.size());
-  }
-  [[nodiscard]] std::int64_t slots() const noexcept {
-    return static_cast<std::int64_t>(slot_features.size());
-  }
-  [[nodiscard]] bool compares_doubles() const noexcept { return input_type == InputType::float64; }
   /// Expected value of output \p k with the first \p used trees.
   [[nodiscard]] double mean(std::int64_t k, std::int64_t used) const {
     double sum = base[static_cast<std::size_t>(k)];
@@ -65,14 +57,7 @@ class ShapForest {
     return sum;
   }
 
-  std::int64_t features = 0;
-  std::int64_t source_trees = 0;
-  InputType input_type = InputType::float32;
-  std::vector<double> base;                          ///< (outputs)
-  std::vector<std::int32_t> slot_features;           ///< (slots): the features that are tested
-  std::vector<std::int32_t> feature_slots;           ///< (features): slot, or -1
-  std::vector<detail::ShapTree> programs;            ///< in the order in which they are added
-  std::vector<std::vector<std::int32_t>> by_output;  ///< (outputs): indices into programs
+  std::vector<detail::ShapTree> programs;  ///< in the order in which they are added
   std::vector<kernels::ShapStep> steps;
   std::vector<double> constants;
   std::vector<kernels::ShapTest<std::int32_t>> float_tests;
@@ -87,8 +72,7 @@ class ShapForest {
   std::shared_ptr<detail::ScratchPool> scratch = std::make_shared<detail::ScratchPool>();
 
  private:
-  void check(const ForestSource& source);
-  void assign_slots(const ForestSource& source);
+  static void expect_constant_leaves(const ForestSource& source);
   void add_tree(const ForestSource& source, std::size_t t, std::int32_t vector);
   void add_tests(const Tree& tree, const detail::ShapCode& code, std::int32_t original);
   void add_pairs();
@@ -96,39 +80,12 @@ class ShapForest {
   std::vector<std::vector<std::int32_t>> above_;  // (steps), while compiling
 };
 
-inline void ShapForest::check(const ForestSource& source) {
-  static constexpr const char* function = "quern::tree::ShapForest";
-  const std::size_t n = source.trees.size();
-  const auto length = [&](const char* field, std::size_t got) {
-    if (got == 0 || got == n) return;
-    throw ShapeError(error_text(function, field, std::to_string(n) + " entries", got));
-  };
-  if (source.base.empty()) throw ShapeError(error_text(function, "base", "at least one output", 0));
-  length("tree_outputs", source.tree_outputs.size());
-  length("tree_weights", source.tree_weights.size());
-  for (std::size_t t = 0; t < n; ++t) {
-    const std::int64_t output = source.tree_outputs.empty() ? 0 : source.tree_outputs[t];
-    if (output < 0 ||
-        output + source.trees[t].outputs > static_cast<std::int64_t>(source.base.size()))
-      throw ValueError(error_text(function, "tree_outputs", "outputs that have a base", output));
+inline void ShapForest::expect_constant_leaves(const ForestSource& source) {
+  for (std::size_t t = 0; t < source.trees.size(); ++t)
     if (!source.trees[t].linear.empty())
-      throw ValueError(error_text(function, "tree " + std::to_string(t), "constant leaves",
+      throw ValueError(error_text("quern::tree::ShapForest", "tree " + std::to_string(t),
+                                  "constant leaves",
                                   "linear ones, whose Shapley values are not defined by paths"));
-  }
-}
-
-inline void ShapForest::assign_slots(const ForestSource& source) {
-  feature_slots.assign(static_cast<std::size_t>(features), -1);
-  for (const Tree& tree : source.trees) {
-    for (const Node& n : tree.nodes) {
-      if (!n.is_leaf()) feature_slots[static_cast<std::size_t>(n.feature)] = 0;
-    }
-  }
-  for (std::size_t f = 0; f < feature_slots.size(); ++f) {
-    if (feature_slots[f] < 0) continue;
-    feature_slots[f] = static_cast<std::int32_t>(slot_features.size());
-    slot_features.push_back(static_cast<std::int32_t>(f));
-  }
 }
 
 inline void ShapForest::add_tests(const Tree& tree, const detail::ShapCode& code,
@@ -205,13 +162,8 @@ inline void ShapForest::add_pairs() {
 }
 
 inline ShapForest::ShapForest(const ForestSource& source)
-    : features(source.features),
-      source_trees(static_cast<std::int64_t>(source.trees.size())),
-      input_type(source.input_type),
-      base(source.base.begin(), source.base.end()),
-      by_output(source.base.size()) {
-  check(source);
-  assign_slots(source);
+    : ForestFrame(source, "quern::tree::ShapForest") {
+  expect_constant_leaves(source);
   for (std::size_t t = 0; t < source.trees.size(); ++t) {
     for (std::int32_t v = 0; v < source.trees[t].outputs; ++v) add_tree(source, t, v);
   }

@@ -25,18 +25,6 @@ namespace tree::detail {
 /// Rows that go through one tree after the other: a tree's constants stay in the cache for them.
 inline constexpr std::int64_t shap_tile_rows = 128;
 
-/// The scalar of a view of features.
-template <class View>
-struct ShapSource;
-template <class T>
-struct ShapSource<MatrixView<const T>> {
-  using type = T;
-};
-template <class T>
-struct ShapSource<CsrView<T>> {
-  using type = T;
-};
-
 /// C is the type that features are compared in.
 template <class C>
 class ShapTile {
@@ -84,8 +72,7 @@ class ShapTile {
     for (std::int64_t r = 0; r < rows_; ++r) {
       const std::int64_t end = x.row_offsets[static_cast<std::size_t>(first + r) + 1];
       for (std::int64_t i = x.row_offsets[static_cast<std::size_t>(first + r)]; i < end; ++i) {
-        const auto column = static_cast<std::size_t>(x.columns[static_cast<std::size_t>(i)]);
-        const std::int32_t slot = forest_.feature_slots[column];
+        const std::int32_t slot = forest_.slot_of(x.columns[static_cast<std::size_t>(i)]);
         if (slot < 0) continue;
         keys_[slot * stride_ + r] =
             float_key(static_cast<C>(x.values[static_cast<std::size_t>(i)]));
