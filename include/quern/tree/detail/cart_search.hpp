@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// The search of a node's split on one feature: rows are put in the order of their codes, then the
+/// target's sums move from run to run.
+///
+/// How they are put in order depends on how many they are: a few by insertion; bytes by counting,
+/// touching only the codes that occur; many bytes by adding the samples of a code up; four-byte
+/// codes by sorting.
+
+#ifndef QUERN_TREE_DETAIL_CART_SEARCH_HPP
+#define QUERN_TREE_DETAIL_CART_SEARCH_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/tree/cart_columns.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace tree::detail {
+
+/// A division of a node's rows.
+struct CartSplit {
+  double score = -(std::numeric_limits<double>::max)();
+  std::int32_t feature = -1;  ///< -1: none
+  std::uint32_t below = 0;    ///< the last code that goes left
+  double threshold = 0;       ///< values up to this go left
+  bool missing_left = false;
+  bool only_missing = false;  ///< whatever is not missing goes left
+};
+
+/// What a child must have.
+struct ChildLimits {
+  std::int64_t samples = 1;
+  double weight = 0;
+};
+
+/// Rows up to `end` of the ordered samples have this code.
+struct CodeRun {
+  std::uint32_t code;
+  std::uint32_t end;   ///< of the samples
+  std::uint32_t rows;  ///< in it
+};
+
+/// One worker's memory and methods.
+template <class Target>
+class CartSearch {
+ public:
+  using Sample = typename Target::Sample;
+  using Sums = typename Target::Sums;
+
+  explicit CartSearch(const Target& target) : sums(target), outputs_(target.outputs()) {}
+
+  /// The best split of \p feature, whose codes are \p codes; \p best changes where it is better.
+  /// False where all codes are the same.
+  template <class Code>
+  bool best_split(const CartColumns& columns, std::int32_t feature, const Code* codes,
+                  std::span<const Sample> samples, const ChildLimits& limits, CartSplit& best) {
+    const std::uint32_t missing = columns.missing_code(feature);
+    order(codes, samples, missing);
+    if (runs_.size() < 2) return false;
+    const bool has_missing = runs_.back().code == missing;
+    const std::size_t known = runs_.size() - (has_missing ? 1 : 0);
+    sweep(columns, feature, known, has_missing, false, static_cast<std::int64_t>(samples.size()),
+          limits, best);
+    if (has_missing)
+      sweep(columns, feature, known, true, true, static_cast<std::int64_t>(samples.size()), limits,
+            best);
+    return true;
+  }
+
+  /// The split of \p feature at a random threshold: \p uniform in [0, 1) of the way from the
+  /// smallest value to the largest; missing values go as they are told.
+  template <class Code>
+  bool random_split(const CartColumns& columns, std::int32_t feature, const Code* codes,
+                    std::span<const Sample> samples, double uniform, bool missing_left,
+                    const ChildLimits& limits, CartSplit& best) {
+    const std::uint32_t missing = columns.missing_code(feature);
+    std::uint32_t low = missing, high = 0;
+    std::size_t gone = 0;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const std::uint32_t code = codes[i];
+      const bool known = code != missing;
+      low = known && code < low ? code : low;
+      high = known && code > high ? code : high;
+      gone += known ? 0 : 1;
+    }
+    if (gone == samples.size() || (low == high && gone == 0)) return false;
+    CartSplit split;
+    split.feature = feature;
+    split.missing_left = gone > 0 && missing_left;
+    if (low == high) {  // only the missing rows differ
+      split.below = low;
+      split.only_missing = true;
+      split.missing_left = false;
+    } else {
+      choose_cut(columns, low, high, uniform, split);
+    }
+    std::int64_t rows = count_left(codes, samples, split, missing);
+    const bool clear = gone == 0;
+    if (clear) split.missing_left = 2 * rows > static_cast<std::int64_t>(samples.size());
+    consider(split, rows, static_cast<std::int64_t>(samples.size()), limits, best);
+    return true;
+  }
+
+  Sums sums;
+  std::vector<std::uint8_t> byte_codes;  ///< of the feature in work
+  std::vector<std::uint32_t> wide_codes;
+
+  /// Memory for codes of that many rows.
+  template <class Code>
+  [[nodiscard]] Code* codes(std::size_t rows) {
+    if constexpr (sizeof(Code) == 1) {
+      if (byte_codes.size() < rows) byte_codes.resize(rows);
+      return byte_codes.data();
+    } else {
+      if (wide_codes.size() < rows) wide_codes.resize(rows);
+      return wide_codes.data();
+    }
+  }
+
+ private:
+  static constexpr std::size_t few_rows = 16;
+  static constexpr std::size_t sorted_rows = 512;  ///< four-byte codes: below it by comparing
+
+  void consider(const CartSplit& split, std::int64_t left_rows, std::int64_t all_rows,
+                const ChildLimits& limits, CartSplit& best) const {
+    if (left_rows < limits.samples || all_rows - left_rows < limits.samples) return;
+    if (sums.left_weight() < limits.weight || sums.right_weight() < limits.weight) return;
+    const double score = sums.score();
+    if (!(score > best.score)) return;
+    best = split;
+    best.score = score;
+  }
+
+  void move(std::size_t run) {
+    const std::size_t begin = run == 0 ? 0 : runs_[run - 1].end;
+    for (std::size_t i = begin; i < runs_[run].end; ++i) sums.add(ordered_[i]);
+  }
+
+  /// All thresholds, missing values on one side; on the right, also missing values alone.
+  void sweep(const CartColumns& columns, std::int32_t feature, std::size_t known, bool has_missing,
+             bool missing_left, std::int64_t rows, const ChildLimits& limits, CartSplit& best) {
+    sums.start();
+    std::int64_t left = 0;
+    if (missing_left) {
+      move(known);
+      left = runs_[known].rows;
+    }
+    std::size_t found = runs_.size();
+    CartSplit split{.feature = feature, .missing_left = missing_left};
+    for (std::size_t run = 0; run + 1 < known; ++run) {
+      move(run);
+      left += runs_[run].rows;
+      if (left < limits.samples || rows - left < limits.samples) continue;
+      if (sums.left_weight() < limits.weight || sums.right_weight() < limits.weight) continue;
+      const double score = sums.score();
+      if (!(score > best.score)) continue;
+      best.score = score;
+      found = run;
+      if (!has_missing) split.missing_left = 2 * left > rows;
+    }
+    if (found < runs_.size()) {
+      split.score = best.score;
+      split.below = runs_[found].code;
+      split.threshold = columns.cut(feature, split.below, runs_[found + 1].code);
+      best = split;
+    }
+    if (!has_missing || missing_left || known == 0) return;
+    move(known - 1);
+    split.only_missing = true;
+    split.below = runs_[known - 1].code;
+    consider(split, left + runs_[known - 1].rows, rows, limits, best);
+  }
+
+  void choose_cut(const CartColumns& columns, std::uint32_t low, std::uint32_t high, double uniform,
+                  CartSplit& split) const {
+    const auto from = static_cast<double>(columns.values(split.feature, low).high);
+    const auto to = static_cast<double>(columns.values(split.feature, high).low);
+    const double x = from + uniform * (to - from);
+    split.below = columns.last_below(split.feature, low, high - 1, x);
+    // Within a joined code nothing can be cut: its upper end stands for what is inside.
+    split.threshold = x < to ? x : from;
+  }
+
+  template <class Code>
+  std::int64_t count_left(const Code* codes, std::span<const Sample> samples,
+                          const CartSplit& split, std::uint32_t missing) {
+    std::int64_t rows = 0;
+    if constexpr (Target::counts) {
+      using Count =
+          std::conditional_t<std::is_integral_v<typename Target::Weight>, std::uint32_t, double>;
+      std::vector<Count>& counts = left_counts<Count>();
+      counts.assign(static_cast<std::size_t>(outputs_), Count{0});
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        const bool left = codes[i] == missing ? split.missing_left : codes[i] <= split.below;
+        rows += left ? 1 : 0;
+        counts[samples[i].label] += left ? samples[i].weight : Count{0};
+      }
+      sums.set_left(counts.data());
+    } else {
+      sums.start();
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        const bool left = codes[i] == missing ? split.missing_left : codes[i] <= split.below;
+        if (!left) continue;
+        ++rows;
+        sums.add(samples[i]);
+      }
+    }
+    return rows;
+  }
+  template <class Count>
+  [[nodiscard]] std::vector<Count>& left_counts() {
+    if constexpr (std::is_integral_v<Count>) {
+      return whole_counts_;
+    } else {
+      return real_counts_;
+    }
+  }
+
+  template <class Code>
+  void order(const Code* codes, std::span<const Sample> samples, std::uint32_t missing) {
+    runs_.clear();
+    if (ordered_.size() < samples.size()) ordered_.resize(samples.size());
+    if (samples.size() <= few_rows) return by_insertion(codes, samples);
+    if constexpr (sizeof(Code) == 1) {
+      if constexpr (Target::joins) {
+        if (samples.size() >= joined_rows()) return by_joining(codes, samples);
+      }
+      by_counting(codes, samples);
+    } else {
+      by_sorting(codes, samples, missing);
+    }
+  }
+
+  /// From so many rows on, adding up all codes and classes is less than moving the rows.
+  [[nodiscard]] std::size_t joined_rows() const noexcept {
+    return 64 + 64 * static_cast<std::size_t>(outputs_);
+  }
+
+  void push_run(std::uint32_t code, std::size_t begin, std::size_t end) {
+    runs_.push_back(
+        {code, static_cast<std::uint32_t>(end), static_cast<std::uint32_t>(end - begin)});
+  }
+
+  template <class Code>
+  void by_insertion(const Code* codes, std::span<const Sample> samples) {
+    std::array<std::uint64_t, few_rows> keys;
+    const std::size_t n = samples.size();
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint64_t key = std::uint64_t{codes[i]} << 32 | i;
+      std::size_t at = i;
+      for (; at > 0 && keys[at - 1] > key; --at) keys[at] = keys[at - 1];
+      keys[at] = key;
+    }
+    take_sorted(keys.data(), samples);
+  }
+
+  /// Samples and runs from sorted keys: code in the upper half, place in the lower.
+  void take_sorted(const std::uint64_t* keys, std::span<const Sample> samples) {
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      ordered_[i] = samples[keys[i] & 0xffffffffu];
+      if (i + 1 < samples.size() && keys[i + 1] >> 32 == keys[i] >> 32) continue;
+      push_run(static_cast<std::uint32_t>(keys[i] >> 32), begin, i + 1);
+      begin = i + 1;
+    }
+  }
+
+  void by_sorting(const std::uint32_t* codes, std::span<const Sample> samples,
+                  std::uint32_t largest) {
+    keys_.clear();
+    for (std::size_t i = 0; i < samples.size(); ++i)
+      keys_.push_back(std::uint64_t{codes[i]} << 32 | i);
+    if (samples.size() < sorted_rows) {
+      std::sort(keys_.begin(), keys_.end());
+    } else {
+      radix_sort_upper(keys_, other_keys_, largest);
+    }
+    take_sorted(keys_.data(), samples);
+  }
+
+  /// Calls use(code) for the codes that occur, ascending.
+  template <class Use>
+  void for_each_code(const Use& use) const {
+    for (std::size_t word = 0; word < 4; ++word) {
+      for (std::uint64_t bits = present_[word]; bits != 0; bits &= bits - 1)
+        use(64 * word + static_cast<std::size_t>(std::countr_zero(bits)));
+    }
+  }
+
+  void by_counting(const std::uint8_t* codes, std::span<const Sample> samples) {
+    present_ = {};
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const std::size_t code = codes[i];
+      ++places_[code];
+      present_[code >> 6] |= std::uint64_t{1} << (code & 63);
+    }
+    std::uint32_t begin = 0;
+    for_each_code([&](std::size_t code) {
+      const std::uint32_t rows = places_[code];
+      places_[code] = begin;
+      begin += rows;
+      runs_.push_back({static_cast<std::uint32_t>(code), begin, rows});
+    });
+    if (runs_.size() > 1) {
+      for (std::size_t i = 0; i < samples.size(); ++i) ordered_[places_[codes[i]]++] = samples[i];
+    }
+    for (const CodeRun& run : runs_) places_[run.code] = 0;
+  }
+
+  /// Rows of one code and class (or of one code) become one sample.
+  void by_joining(const std::uint8_t* codes, std::span<const Sample> samples) {
+    if constexpr (Target::counts) {
+      using Weight = typename Target::Weight;
+      const auto k = static_cast<std::size_t>(outputs_);
+      std::vector<Weight>& cells = class_cells<Weight>();
+      cells.assign(256 * k, Weight{0});
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        ++places_[codes[i]];
+        cells[codes[i] * k + samples[i].label] += samples[i].weight;
+      }
+      if (ordered_.size() < 256 * k) ordered_.resize(256 * k);
+      take_cells([&](std::size_t code, std::size_t at) {
+        for (std::size_t c = 0; c < k; ++c) {
+          const Weight w = cells[code * k + c];
+          ordered_[at] = {w, static_cast<std::uint32_t>(c)};
+          at += w > 0 ? 1 : 0;
+        }
+        return at;
+      });
+    } else if constexpr (Target::joins) {
+      if (joined_.empty()) joined_.resize(256);
+      std::fill(joined_.begin(), joined_.end(), Sample{});
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        ++places_[codes[i]];
+        joined_[codes[i]].weight += samples[i].weight;
+        joined_[codes[i]].weighted += samples[i].weighted;
+      }
+      take_cells([&](std::size_t code, std::size_t at) {
+        ordered_[at] = joined_[code];
+        return at + 1;
+      });
+    }
+  }
+  template <class Take>
+  void take_cells(const Take& take) {
+    std::size_t at = 0;
+    for (std::size_t code = 0; code < 256; ++code) {
+      if (places_[code] == 0) continue;
+      at = take(code, at);
+      runs_.push_back(
+          {static_cast<std::uint32_t>(code), static_cast<std::uint32_t>(at), places_[code]});
+      places_[code] = 0;
+    }
+  }
+  template <class Weight>
+  [[nodiscard]] std::vector<Weight>& class_cells() {
+    if constexpr (std::is_integral_v<Weight>) {
+      return whole_cells_;
+    } else {
+      return real_cells_;
+    }
+  }
+
+  std::int32_t outputs_;
+  std::vector<Sample> ordered_;
+  std::vector<CodeRun> runs_;
+  std::array<std::uint32_t, 256> places_{};  ///< zeros between calls
+  std::array<std::uint64_t, 4> present_{};
+  std::vector<Sample> joined_;
+  std::vector<std::uint64_t> keys_, other_keys_;
+  std::vector<std::uint32_t> whole_cells_, whole_counts_;
+  std::vector<double> real_cells_, real_counts_;
+};
+
+}  // namespace tree::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_TREE_DETAIL_CART_SEARCH_HPP
