@@ -94,6 +94,9 @@ class CartGrower {
       samples_.push_back(target_.sample(r, weights[r]));
       total_ += static_cast<double>(weights[r]);
     }
+    if constexpr (Target::counts) {
+      if (options_.splitter == Splitter::random) sort_by_label();
+    }
     right_rows_.resize(rows_.size());
     right_samples_.resize(rows_.size());
     limits_ = {options_.min_samples_leaf, options_.min_weight_fraction_leaf * total_};
@@ -134,6 +137,22 @@ class CartGrower {
   };
   /// Cells (rows times features) that are worth waking threads up for.
   static constexpr std::size_t parallel_cells = std::size_t{1} << 16;
+
+  /// Parting keeps rows in order, so that they stay sorted in all nodes.
+  void sort_by_label() {
+    std::vector<std::size_t> place(static_cast<std::size_t>(target_.outputs()) + 1, 0);
+    for (const Sample& s : samples_) ++place[s.label + 1];
+    for (std::size_t k = 1; k < place.size(); ++k) place[k] += place[k - 1];
+    right_rows_.resize(rows_.size());
+    right_samples_.resize(rows_.size());
+    for (std::size_t i = 0; i < rows_.size(); ++i) {
+      const std::size_t to = place[samples_[i].label]++;
+      right_rows_[to] = rows_[i];
+      right_samples_[to] = samples_[i];
+    }
+    rows_.swap(right_rows_);
+    samples_.swap(right_samples_);
+  }
 
   void add_nodes(std::size_t count) {
     out_->nodes.resize(out_->nodes.size() + count);

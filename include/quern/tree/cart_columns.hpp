@@ -163,7 +163,9 @@ class ColumnCoder {
     for (const std::int32_t key : keys_) {
       const bool gone = key == kernels::missing_key<std::int32_t>;
       missing_ = missing_ || gone;
-      if (!gone) ++table_[place(key)];
+      if (gone) continue;
+      std::uint32_t& count = table_[place(key)];
+      count = max_bins_ > 0 ? count + 1 : 1;
     }
     for (std::size_t i = 0; i < table_.size(); ++i) {
       if (table_[i] == 0) continue;

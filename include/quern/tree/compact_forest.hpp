@@ -248,7 +248,8 @@ void CompactForest::walk_tiles(MatrixView<const float> x, int threads,
         std::int32_t* keys = buffer.data();
         for (std::int64_t r = 0; r < range.size(); ++r) {
           std::int32_t* to = keys + static_cast<std::size_t>(r) * columns;
-          for (Index f = 0; f < x.cols(); ++f) to[f] = float_key(x(range.begin + r, f));
+          const float* from = x.cols() > 0 ? &x(range.begin + r, 0) : nullptr;
+          for (Index f = 0; f < x.cols(); ++f) to[f] = float_key(from[f * x.col_stride()]);
         }
         reached(range, keys, columns);
       },

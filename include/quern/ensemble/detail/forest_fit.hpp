@@ -70,6 +70,8 @@ class ForestFit {
             std::uint64_t seed)
       : function_(std::move(function)), settings_(settings), rows_(rows), seed_(seed) {
     settings.tree.check(function_);
+    if (rows.x.cols() < 1)
+      throw ShapeError(error_text(function_, "x", "at least one column", rows.x.cols()));
     if (settings.n_estimators < 1)
       throw ValueError(error_text(function_, "n_estimators", "at least 1", settings.n_estimators));
     if (!(settings.max_samples > 0 && settings.max_samples <= 1))

@@ -21,6 +21,8 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -83,15 +85,10 @@ class CartSearch {
                     std::span<const Sample> samples, double uniform, bool missing_left,
                     const ChildLimits& limits, CartSplit& best) {
     const std::uint32_t missing = columns.missing_code(feature);
-    std::uint32_t low = missing, high = 0;
-    std::size_t gone = 0;
-    for (std::size_t i = 0; i < samples.size(); ++i) {
-      const std::uint32_t code = codes[i];
-      const bool known = code != missing;
-      low = known && code < low ? code : low;
-      high = known && code > high ? code : high;
-      gone += known ? 0 : 1;
-    }
+    std::uint32_t low = 0, high = 0;
+    const std::size_t gone = columns.has_missing(feature)
+                                 ? known_range(codes, samples.size(), missing, low, high)
+                                 : whole_range(codes, samples.size(), low, high);
     if (gone == samples.size() || (low == high && gone == 0)) return false;
     CartSplit split;
     split.feature = feature;
@@ -103,9 +100,10 @@ class CartSearch {
     } else {
       choose_cut(columns, low, high, uniform, split);
     }
-    std::int64_t rows = count_left(codes, samples, split, missing);
-    const bool clear = gone == 0;
-    if (clear) split.missing_left = 2 * rows > static_cast<std::int64_t>(samples.size());
+    const std::int64_t rows = columns.has_missing(feature)
+                                  ? count_left(codes, samples, split, missing)
+                                  : count_left(codes, samples, split.below);
+    if (gone == 0) split.missing_left = 2 * rows > static_cast<std::int64_t>(samples.size());
     consider(split, rows, static_cast<std::int64_t>(samples.size()), limits, best);
     return true;
   }
@@ -190,38 +188,69 @@ class CartSearch {
     split.threshold = x < to ? x : from;
   }
 
+  /// Smallest and largest code; returns how many are missing.
+  template <class Code>
+  static std::size_t whole_range(const Code* codes, std::size_t n, std::uint32_t& low,
+                                 std::uint32_t& high) noexcept {
+    Code least = codes[0], most = codes[0];
+    for (std::size_t i = 1; i < n; ++i) {
+      const Code code = codes[i];
+      least = code < least ? code : least;
+      most = code > most ? code : most;
+    }
+    low = least;
+    high = most;
+    return 0;
+  }
+  template <class Code>
+  static std::size_t known_range(const Code* codes, std::size_t n, std::uint32_t missing,
+                                 std::uint32_t& low, std::uint32_t& high) noexcept {
+    std::size_t gone = 0;
+    low = missing;
+    high = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::uint32_t code = codes[i];
+      const bool known = code != missing;
+      low = known && code < low ? code : low;
+      high = known && code > high ? code : high;
+      gone += known ? 0 : 1;
+    }
+    return gone;
+  }
+
   template <class Code>
   std::int64_t count_left(const Code* codes, std::span<const Sample> samples,
                           const CartSplit& split, std::uint32_t missing) {
     std::int64_t rows = 0;
-    if constexpr (Target::counts) {
-      using Count =
-          std::conditional_t<std::is_integral_v<typename Target::Weight>, std::uint32_t, double>;
-      std::vector<Count>& counts = left_counts<Count>();
-      counts.assign(static_cast<std::size_t>(outputs_), Count{0});
-      for (std::size_t i = 0; i < samples.size(); ++i) {
-        const bool left = codes[i] == missing ? split.missing_left : codes[i] <= split.below;
-        rows += left ? 1 : 0;
-        counts[samples[i].label] += left ? samples[i].weight : Count{0};
-      }
-      sums.set_left(counts.data());
-    } else {
-      sums.start();
-      for (std::size_t i = 0; i < samples.size(); ++i) {
-        const bool left = codes[i] == missing ? split.missing_left : codes[i] <= split.below;
-        if (!left) continue;
-        ++rows;
-        sums.add(samples[i]);
-      }
+    sums.start();
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const bool left = codes[i] == missing ? split.missing_left : codes[i] <= split.below;
+      if (!left) continue;
+      ++rows;
+      sums.add(samples[i]);
     }
     return rows;
   }
-  template <class Count>
-  [[nodiscard]] std::vector<Count>& left_counts() {
-    if constexpr (std::is_integral_v<Count>) {
-      return whole_counts_;
+  /// The same where nothing is missing. Samples of classes are sorted by them (see CartGrower), so
+  /// that a sum stays in a register.
+  template <class Code>
+  std::int64_t count_left(const Code* codes, std::span<const Sample> samples, std::uint32_t below) {
+    if constexpr (!Target::counts) {
+      return count_left(codes, samples, CartSplit{.below = below}, ~std::uint32_t{0});
     } else {
-      return real_counts_;
+      std::int64_t rows = 0;
+      sums.start();
+      for (std::size_t i = 0; i < samples.size();) {
+        const std::uint32_t label = samples[i].label;
+        typename Target::Sum weight = 0;
+        for (; i < samples.size() && samples[i].label == label; ++i) {
+          const bool left = codes[i] <= below;
+          rows += left ? 1 : 0;
+          weight += left ? static_cast<typename Target::Sum>(samples[i].weight) : 0;
+        }
+        sums.set_left(label, weight);
+      }
+      return rows;
     }
   }
 
@@ -296,24 +325,28 @@ class CartSearch {
     }
   }
 
+  /// Four tables take turns: counting one code again and again would wait for the memory.
   void by_counting(const std::uint8_t* codes, std::span<const Sample> samples) {
     present_ = {};
-    for (std::size_t i = 0; i < samples.size(); ++i) {
+    const std::size_t n = samples.size();
+    for (std::size_t i = 0; i < n; ++i) {
       const std::size_t code = codes[i];
-      ++places_[code];
+      ++places_[4 * code + i % 4];
       present_[code >> 6] |= std::uint64_t{1} << (code & 63);
     }
     std::uint32_t begin = 0;
     for_each_code([&](std::size_t code) {
-      const std::uint32_t rows = places_[code];
-      places_[code] = begin;
-      begin += rows;
-      runs_.push_back({static_cast<std::uint32_t>(code), begin, rows});
+      const std::uint32_t first = begin;
+      for (std::size_t turn = 4 * code; turn < 4 * code + 4; ++turn)
+        begin += std::exchange(places_[turn], begin);
+      runs_.push_back({static_cast<std::uint32_t>(code), begin, begin - first});
     });
     if (runs_.size() > 1) {
-      for (std::size_t i = 0; i < samples.size(); ++i) ordered_[places_[codes[i]]++] = samples[i];
+      for (std::size_t i = 0; i < n; ++i)
+        ordered_[places_[4 * std::size_t{codes[i]} + i % 4]++] = samples[i];
     }
-    for (const CodeRun& run : runs_) places_[run.code] = 0;
+    for (const CodeRun& run : runs_)
+      for (std::size_t turn = 0; turn < 4; ++turn) places_[4 * run.code + turn] = 0;
   }
 
   /// Rows of one code and class (or of one code) become one sample.
@@ -324,7 +357,7 @@ class CartSearch {
       std::vector<Weight>& cells = class_cells<Weight>();
       cells.assign(256 * k, Weight{0});
       for (std::size_t i = 0; i < samples.size(); ++i) {
-        ++places_[codes[i]];
+        ++places_[4 * std::size_t{codes[i]} + i % 4];
         cells[codes[i] * k + samples[i].label] += samples[i].weight;
       }
       if (ordered_.size() < 256 * k) ordered_.resize(256 * k);
@@ -340,7 +373,7 @@ class CartSearch {
       if (joined_.empty()) joined_.resize(256);
       std::fill(joined_.begin(), joined_.end(), Sample{});
       for (std::size_t i = 0; i < samples.size(); ++i) {
-        ++places_[codes[i]];
+        ++places_[4 * std::size_t{codes[i]} + i % 4];
         joined_[codes[i]].weight += samples[i].weight;
         joined_[codes[i]].weighted += samples[i].weighted;
       }
@@ -354,11 +387,12 @@ class CartSearch {
   void take_cells(const Take& take) {
     std::size_t at = 0;
     for (std::size_t code = 0; code < 256; ++code) {
-      if (places_[code] == 0) continue;
+      std::uint32_t rows = 0;
+      for (std::size_t turn = 4 * code; turn < 4 * code + 4; ++turn)
+        rows += std::exchange(places_[turn], 0u);
+      if (rows == 0) continue;
       at = take(code, at);
-      runs_.push_back(
-          {static_cast<std::uint32_t>(code), static_cast<std::uint32_t>(at), places_[code]});
-      places_[code] = 0;
+      runs_.push_back({static_cast<std::uint32_t>(code), static_cast<std::uint32_t>(at), rows});
     }
   }
   template <class Weight>
@@ -373,12 +407,12 @@ class CartSearch {
   std::int32_t outputs_;
   std::vector<Sample> ordered_;
   std::vector<CodeRun> runs_;
-  std::array<std::uint32_t, 256> places_{};  ///< zeros between calls
+  std::array<std::uint32_t, 1024> places_{};  ///< (codes, 4), zeros between calls
   std::array<std::uint64_t, 4> present_{};
   std::vector<Sample> joined_;
   std::vector<std::uint64_t> keys_, other_keys_;
-  std::vector<std::uint32_t> whole_cells_, whole_counts_;
-  std::vector<double> real_cells_, real_counts_;
+  std::vector<std::uint32_t> whole_cells_;
+  std::vector<double> real_cells_;
 };
 
 }  // namespace tree::detail

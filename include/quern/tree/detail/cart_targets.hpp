@@ -55,8 +55,7 @@ class ClassTarget {
     explicit Sums(const ClassTarget& target)
         : gini_(target.criterion_ == Criterion::gini),
           total_(static_cast<std::size_t>(target.classes_)),
-          left_(total_.size()),
-          right_(total_.size()) {}
+          left_(total_.size()) {}
 
     void set(std::span<const Sample> samples) {
       std::fill(total_.begin(), total_.end(), Sum{0});
@@ -69,45 +68,42 @@ class ClassTarget {
 
     void start() noexcept {
       std::fill(left_.begin(), left_.end(), Sum{0});
-      std::copy(total_.begin(), total_.end(), right_.begin());
       left_weight_ = 0;
       left_squares_ = 0;
       right_squares_ = total_squares_;
     }
     void add(const Sample& s) noexcept {
       const auto w = static_cast<Sum>(s.weight);
-      const Sum l = left_[s.label], r = right_[s.label];
+      const Sum l = left_[s.label];
       left_[s.label] = l + w;
-      right_[s.label] = r - w;
       left_weight_ += w;
       if constexpr (std::integral<W>) {  // rounding would gather in the squares
         left_squares_ += w * (2 * l + w);
-        right_squares_ -= w * (2 * r - w);
+        right_squares_ -= w * (2 * (total_[s.label] - l) - w);
       }
     }
-    /// Takes over the classes on the left as they were counted elsewhere.
-    template <class Count>
-    void set_left(const Count* counts) noexcept {
-      left_weight_ = 0;
-      for (std::size_t k = 0; k < total_.size(); ++k) {
-        left_[k] = static_cast<Sum>(counts[k]);
-        right_[k] = total_[k] - left_[k];
-        left_weight_ += left_[k];
-      }
-      left_squares_ = squares(left_);
-      right_squares_ = squares(right_);
+    /// Weight of each class.
+    [[nodiscard]] const std::vector<Sum>& totals() const noexcept { return total_; }
+    /// Takes over the weight of a class on the left.
+    void set_left(std::size_t label, Sum weight) noexcept {
+      const Sum r = total_[label] - weight;
+      left_[label] = weight;
+      left_weight_ += weight;
+      left_squares_ += weight * weight;
+      right_squares_ += r * r - total_[label] * total_[label];
     }
     [[nodiscard]] double left_weight() const noexcept { return static_cast<double>(left_weight_); }
     [[nodiscard]] double right_weight() const noexcept {
       return static_cast<double>(weight_ - left_weight_);
     }
+    /// Of whole numbers, splits that are equally good have equal scores: but for huge nodes all
+    /// that is rounded is the quotient.
     [[nodiscard]] double score() const noexcept {
       const double wl = left_weight(), wr = right_weight();
-      if (!gini_) return -wr * entropy(right_, wr) - wl * entropy(left_, wl);
-      const Sum l = std::integral<W> ? left_squares_ : squares(left_);
-      const Sum r = std::integral<W> ? right_squares_ : squares(right_);
-      return -wr * (1.0 - static_cast<double>(r) / (wr * wr)) -
-             wl * (1.0 - static_cast<double>(l) / (wl * wl));
+      if (!gini_) return -wr * right_entropy(wr) - wl * entropy(left_, wl);
+      const double l = static_cast<double>(std::integral<W> ? left_squares_ : squares(left_));
+      const double r = static_cast<double>(std::integral<W> ? right_squares_ : right_squares());
+      return (l * wr + r * wl) / (wl * wr);
     }
     [[nodiscard]] double impurity() const noexcept {
       const double w = weight();
@@ -134,9 +130,24 @@ class ClassTarget {
       return sum;
     }
 
+    [[nodiscard]] Sum right_squares() const noexcept {
+      Sum sum = 0;
+      for (std::size_t k = 0; k < total_.size(); ++k)
+        sum += (total_[k] - left_[k]) * (total_[k] - left_[k]);
+      return sum;
+    }
+    [[nodiscard]] double right_entropy(double weight) const {
+      double sum = 0;
+      for (std::size_t k = 0; k < total_.size(); ++k) {
+        const double p = static_cast<double>(total_[k] - left_[k]) / weight;
+        if (p > 0) sum -= p * std::log2(p);
+      }
+      return sum;
+    }
+
     bool gini_;
     Sum weight_ = 0, left_weight_ = 0, total_squares_ = 0, left_squares_ = 0, right_squares_ = 0;
-    std::vector<Sum> total_, left_, right_;
+    std::vector<Sum> total_, left_;
   };
 
  private:
