@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// References of tests/reference/trees: lines of a key and numbers, and small NPY files.
+/// References of tests/reference: lines of a key and numbers, and small NPY files.
 
 #ifndef QUERN_TESTS_BOOSTING_REFERENCE_HPP
 #define QUERN_TESTS_BOOSTING_REFERENCE_HPP
@@ -22,8 +22,8 @@ namespace quern::test {
 /// Numbers by key.
 class ReferenceText {
  public:
-  explicit ReferenceText(const std::string& name) {
-    std::ifstream in(std::string(QUERN_TEST_REFERENCE_DIR) + "/trees/" + name);
+  explicit ReferenceText(const std::string& name, const std::string& folder = "trees") {
+    std::ifstream in(std::string(QUERN_TEST_REFERENCE_DIR) + "/" + folder + "/" + name);
     std::string line;
     while (std::getline(in, line)) {
       std::istringstream words(line);
