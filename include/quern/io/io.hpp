@@ -16,6 +16,8 @@
 #include "quern/io/lightgbm_text.hpp"
 #include "quern/io/model_formats.hpp"
 #include "quern/io/npy.hpp"
+#include "quern/io/optimizer_state.hpp"
+#include "quern/io/safetensors.hpp"
 #include "quern/io/table.hpp"
 #include "quern/io/voc_xml.hpp"
 #include "quern/io/xgboost_json.hpp"
