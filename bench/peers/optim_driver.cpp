@@ -8,7 +8,6 @@
 #include "quern/core/buffer.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/kernels/kernels.hpp"
-#include "quern/kernels/linear_rows_types.hpp"
 #include "quern/optim/lbfgs.hpp"
 #include "quern/optim/matrix_optimizer.hpp"
 #include "quern/optim/optimizer.hpp"
@@ -125,20 +124,21 @@ class Logistic {
     double margins[small], softplus[small];
     for (Index at = range.begin; at < range.end; at += small) {
       const auto count = static_cast<std::size_t>((std::min)(small, range.end - at));
-      quern::kernels::RowSet<double> set;
-      set.x = x_ + at * cols_;
-      set.stride = cols_;
-      set.count = count;
-      set.columns = static_cast<std::size_t>(cols_);
-      double* const m = margins;
-      const double* const mc = margins;
+      const auto width = static_cast<std::size_t>(cols_);
+      const double* rows = x_ + at * cols_;
+      for (std::size_t i = 0; i < count; ++i) {
+        margins[i] = QUERN_DISPATCH(dot(rows + i * width, w, width));
+      }
+      const double* const m = margins;
       double* const s = softplus;
       const double* const sc = softplus;
-      QUERN_DISPATCH(rows_times_vector(set, w, m));
-      QUERN_DISPATCH(transform(quern::kernels::Softplus{}, mc, count, s));
-      loss += QUERN_DISPATCH(sum(sc, count)) - QUERN_DISPATCH(dot(mc, y_ + at, count));
-      QUERN_DISPATCH(loss_derivatives(true, mc, y_ + at, 1.0, count, m));
-      QUERN_DISPATCH(add_vector_times_rows(set, mc, gradient));
+      QUERN_DISPATCH(transform(quern::kernels::Softplus{}, m, count, s));
+      loss += QUERN_DISPATCH(sum(sc, count)) - QUERN_DISPATCH(dot(m, y_ + at, count));
+      QUERN_DISPATCH(transform(quern::kernels::Sigmoid{}, m, count, s));
+      for (std::size_t i = 0; i < count; ++i) {  // the rows are in the cache now
+        QUERN_DISPATCH(
+            axpy(softplus[i] - y_[at + static_cast<Index>(i)], rows + i * width, width, gradient));
+      }
     }
     return loss;
   }
