@@ -262,9 +262,9 @@ class Lbfgs {
       keep();
       if (now.slope >= 0) return zoom(zero, now, before, true);
       have_before = true;
-      const double low = now.at + 0.1 * (now.at - before.at), far = 4 * now.at;
+      const double low = now.at + 0.1 * (now.at - before.at), most = 4 * now.at;
       const double guess = cubic_minimum(before, now);
-      step = guess > now.at ? (std::clamp)(guess, low, far) : 2 * now.at;
+      step = guess > now.at ? (std::clamp)(guess, low, most) : 2 * now.at;
       before = now;
     }
     if (!have_before) return false;
