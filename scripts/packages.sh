@@ -88,3 +88,10 @@ configure() {
 
 # build PRESET
 build() { cmake --build --preset "$1" -j "$(parallel_jobs)"; }
+
+# syntax PRESET FOLDERS: compiles the sources under FOLDERS (an extended regular expression) without
+# making code, which costs a third.
+syntax() {
+  sed -n 's/^  "command": "\(.*\)",$/\1 -fsyntax-only/p' "build/$1/compile_commands.json" |
+    grep -E -- " -c [^ ]*/($2)/" | tr '\n' '\0' | xargs -0 -n 1 -P "$(parallel_jobs)" sh -c
+}

@@ -20,7 +20,7 @@ for preset in "$@"; do
   packages="$packages_base $packages_tests"
   case $preset in
     dev | static-simd) packages="$packages $packages_examples" ;;
-    asan) ;;
+    asan) packages="$packages $packages_clang" ;;
     clang) packages="$packages $packages_examples $packages_bench $packages_clang" ;;
     *) die "no such preset: $preset (dev, asan, clang, static-simd)" ;;
   esac
@@ -28,6 +28,8 @@ for preset in "$@"; do
   need_packages "preset $preset" $packages
   stage "$preset: configure" configure "$preset"
   stage "$preset: build" build "$preset"
+  # What no other preset compiles with clang.
+  [ "$preset" != clang ] || stage "clang: syntax" syntax clang 'bench|examples|tests/docs|tests/readme'
   stage "$preset: tests" ctest --preset "$preset" -j "$(parallel_jobs)" \
     --output-log "build/$preset/ctest.log"
 done

@@ -5,6 +5,7 @@
 /// whoever means harm can compute those too.
 
 #include "quern/core/archive.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +13,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+namespace quern::test::archive_fuzz {
 
 namespace {
 
@@ -42,7 +45,7 @@ void read(const std::vector<std::byte>& bytes) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+QUERN_FUZZ_TARGET(archive) {
   const std::span<const std::byte> input = std::as_bytes(std::span(data, size));
   std::vector<std::byte> bytes(input.begin(), input.end());
   read(bytes);
@@ -58,3 +61,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   read(framed);
   return 0;
 }
+
+}  // namespace quern::test::archive_fuzz

@@ -5,15 +5,20 @@
 
 #include "model_fuzz.hpp"
 #include "quern/io/catboost_json.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::catboost_json_fuzz {
+
+QUERN_FUZZ_TARGET(catboost_json) {
   quern::test::fuzz_read([&] {
     return quern::io::catboost_json_from_bytes(
         std::as_bytes(std::span<const std::uint8_t>(data, size)), "fuzz");
   });
   return 0;
 }
+
+}  // namespace quern::test::catboost_json_fuzz

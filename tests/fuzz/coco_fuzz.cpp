@@ -6,11 +6,14 @@
 
 #include "quern/detection/coco_eval.hpp"
 #include "quern/io/coco.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+
+namespace quern::test::coco_fuzz {
 
 namespace {
 
@@ -27,7 +30,7 @@ bool too_large(const quern::detection::CocoDataset& data) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+QUERN_FUZZ_TARGET(coco) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   for (const auto target : {CocoTarget::boxes, CocoTarget::masks, CocoTarget::keypoints}) {
     const quern::io::CocoReadOptions read{.target = target};
@@ -47,3 +50,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::coco_fuzz

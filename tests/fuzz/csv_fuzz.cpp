@@ -5,11 +5,14 @@
 /// the schema. The first byte chooses options.
 
 #include "quern/io/csv.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+
+namespace quern::test::csv_fuzz {
 
 namespace {
 
@@ -32,7 +35,7 @@ void expect(bool holds) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+QUERN_FUZZ_TARGET(csv) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   quern::io::CsvOptions options = options_for(data[0]);
@@ -56,3 +59,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::csv_fuzz

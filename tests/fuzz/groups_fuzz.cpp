@@ -4,13 +4,16 @@
 /// The reader of group sizes on anything; what it accepts must be ascending offsets.
 
 #include "quern/io/groups.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::groups_fuzz {
+
+QUERN_FUZZ_TARGET(groups) {
   try {
     const auto offsets = quern::io::parse_groups({reinterpret_cast<const char*>(data), size});
     if (offsets.size() < 2 || offsets[0] != 0) std::abort();
@@ -21,3 +24,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::groups_fuzz

@@ -5,12 +5,15 @@
 
 #include "array_fuzz.hpp"
 #include "quern/io/idx.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::idx_fuzz {
+
+QUERN_FUZZ_TARGET(idx) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   quern::io::IdxOptions options;
   options.limits.max_bytes = 1 << 20;
@@ -19,3 +22,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       [&] { return quern::io::parse_idx<double, 2>(bytes, options); });
   return 0;
 }
+
+}  // namespace quern::test::idx_fuzz

@@ -4,11 +4,14 @@
 /// The LIBSVM reader on anything; what it accepts must be a sound CSR.
 
 #include "quern/io/libsvm.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
+
+namespace quern::test::libsvm_fuzz {
 
 namespace {
 
@@ -34,7 +37,7 @@ void check(const quern::io::SparseTable<float>& table) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+QUERN_FUZZ_TARGET(libsvm) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   for (const auto base :
        {quern::io::IndexBase::automatic, quern::io::IndexBase::zero, quern::io::IndexBase::one}) {
@@ -48,3 +51,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::libsvm_fuzz

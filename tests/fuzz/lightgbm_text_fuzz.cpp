@@ -5,13 +5,16 @@
 
 #include "model_fuzz.hpp"
 #include "quern/io/lightgbm_text.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::lightgbm_text_fuzz {
+
+QUERN_FUZZ_TARGET(lightgbm_text) {
   quern::test::fuzz_model(
       data, size,
       [](std::span<const std::byte> bytes, const std::string& name) {
@@ -21,3 +24,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       [](const quern::boosting::Model& model) { return quern::io::lightgbm_text(model); });
   return 0;
 }
+
+}  // namespace quern::test::lightgbm_text_fuzz

@@ -4,13 +4,16 @@
 /// Pascal VOC's XML: refused with a ParseError, or objects with names and boxes.
 
 #include "quern/io/voc_xml.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::voc_xml_fuzz {
+
+QUERN_FUZZ_TARGET(voc_xml) {
   try {
     const auto a =
         quern::io::parse_voc_xml(std::string_view(reinterpret_cast<const char*>(data), size));
@@ -21,3 +24,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::voc_xml_fuzz

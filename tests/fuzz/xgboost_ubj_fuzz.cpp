@@ -5,13 +5,16 @@
 
 #include "model_fuzz.hpp"
 #include "quern/io/xgboost_ubj.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::xgboost_ubj_fuzz {
+
+QUERN_FUZZ_TARGET(xgboost_ubj) {
   quern::test::fuzz_model(
       data, size,
       [](std::span<const std::byte> bytes, const std::string& name) {
@@ -20,3 +23,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       [](const quern::boosting::Model& model) { return quern::io::xgboost_ubj_bytes(model); });
   return 0;
 }
+
+}  // namespace quern::test::xgboost_ubj_fuzz

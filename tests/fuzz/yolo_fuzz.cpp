@@ -4,13 +4,16 @@
 /// YOLO's text: refused with a ParseError, or objects with sizes that are not negative.
 
 #include "quern/io/yolo.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <string_view>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::yolo_fuzz {
+
+QUERN_FUZZ_TARGET(yolo) {
   for (const bool scores : {false, true}) {
     quern::io::YoloOptions options;
     options.scores = scores;
@@ -26,3 +29,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::yolo_fuzz

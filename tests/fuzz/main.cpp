@@ -1,18 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Stands in for libFuzzer where the compiler has none: feeds every file of the folders named on
-/// the command line, each file's every 7th prefix, and the empty input to the target.
+/// The program of all fuzz targets; the environment's QUERN_FUZZ_TARGET says which one runs. With
+/// libFuzzer it is the fuzzer's entry. Without, it feeds the target every file of the folders named
+/// on the command line, each file's every 7th prefix, and the empty input.
+
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <vector>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
+namespace {
+
+quern::test::FuzzTarget chosen() {
+  const char* name = std::getenv("QUERN_FUZZ_TARGET");
+  const auto& targets = quern::test::fuzz_targets();
+  const auto found = targets.find(name == nullptr ? "" : name);
+  if (found != targets.end()) return found->second;
+  std::fprintf(stderr, "QUERN_FUZZ_TARGET: expected one of");
+  for (const auto& [known, target] : targets) std::fprintf(stderr, " %s", known.c_str());
+  std::fprintf(stderr, ", got \"%s\"\n", name == nullptr ? "" : name);
+  std::exit(2);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  static const quern::test::FuzzTarget target = chosen();
+  return target(data, size);
+}
+
+#ifndef QUERN_LIBFUZZER
 
 namespace {
 
@@ -47,3 +71,5 @@ int main(int argc, char** argv) {
   std::printf("%zu inputs replayed\n", inputs);
   return 0;
 }
+
+#endif
