@@ -16,6 +16,10 @@
 
 #include "quern/core/config.hpp"
 
+// Targets whose vectors are loops over an array: where a kernel has a plain loop as well, that is
+// as fast there and compiles in no time.
+#define QUERN_TARGET_IS_PORTABLE (HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128)
+
 #if defined(HWY_HIGHWAY_INCLUDED)
 #if !defined(QUERN_STATIC_SIMD)
 // Its ABI namespace was chosen by the first header of quern and promises run-time levels.

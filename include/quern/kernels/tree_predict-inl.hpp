@@ -98,7 +98,7 @@ template <class Byte>
 void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
                 const LaneNode* HWY_RESTRICT nodes, std::int64_t count, std::int64_t rows,
                 Byte* HWY_RESTRICT leaves) {
-#if HWY_TARGET == HWY_SCALAR
+#if QUERN_TARGET_IS_PORTABLE
   for (std::int64_t r = 0; r < rows; ++r) {
     Byte leaf = 0;
     for (std::int64_t i = 0; i < count; ++i) {
@@ -127,7 +127,7 @@ void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
 
 namespace tree_detail {
 
-#if HWY_TARGET == HWY_SCALAR
+#if QUERN_TARGET_IS_PORTABLE
 template <class Byte>
 void full_by_rows(const Byte* codes, const SplitNode* nodes, std::int32_t levels, std::int64_t rows,
                   Byte* leaves) {
@@ -199,7 +199,7 @@ void full_by_vectors(const std::int8_t* HWY_RESTRICT codes, const SplitNode* HWY
 template <class Byte>
 void tree_full(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
                std::int32_t levels, std::int64_t rows, Byte* HWY_RESTRICT leaves) {
-#if HWY_TARGET == HWY_SCALAR
+#if QUERN_TARGET_IS_PORTABLE
   tree_detail::full_by_rows(codes, nodes, levels, rows, leaves);
 #else
   const std::int8_t* signed_codes = reinterpret_cast<const std::int8_t*>(codes);
@@ -252,7 +252,7 @@ void tree_add_leaves(const std::uint8_t* HWY_RESTRICT leaves, std::int64_t strid
   const T* const v5 = values[5];
   const T* const v6 = values[6];
   const T* const v7 = values[7];
-#if HWY_TARGET == HWY_SCALAR
+#if QUERN_TARGET_IS_PORTABLE
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::uint8_t* at = leaves + r;
     T sum = sums[r] + v0[at[0]];

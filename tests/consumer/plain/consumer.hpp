@@ -2,8 +2,9 @@
 
 /// \file
 /// What both units of the consumer program do. Everything is static: each unit runs its own copy,
-/// built with its own flags, of the same work. CONSUMER_LIGHT leaves out training, which is most of
-/// the compile time, where the way that quern is found is in question and not what it does.
+/// built with its own flags, of the same work. CONSUMER_LIGHT leaves out all but the kernels, which
+/// saves most of the compile time, where the way that quern is found or the choice of instructions
+/// is in question and not the rooms above.
 
 #ifndef QUERN_TESTS_CONSUMER_HPP
 #define QUERN_TESTS_CONSUMER_HPP
@@ -12,7 +13,11 @@
 #include <hwy/highway.h>
 #endif
 
+#ifdef CONSUMER_LIGHT
+#include "quern/kernels/gemm.hpp"
+#else
 #include "quern/quern.hpp"
+#endif
 
 #include <cstdint>
 #include <string>
