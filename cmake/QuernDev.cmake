@@ -7,14 +7,23 @@ add_library(quern_dev_flags INTERFACE)
 target_compile_options(quern_dev_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion
                                                  -Werror)
 
-# A kernel is compiled once for every SIMD level, and that is most of what a program costs to
-# compile. `quern_few_levels` is for programs whose question is another: with QUERN_FEW_LEVELS they
-# know AVX2 and what the compiler's flags allow.
-option(QUERN_FEW_LEVELS "Compile all but the kernels' own tests for two SIMD levels" OFF)
-add_library(quern_few_levels INTERFACE)
-if(QUERN_FEW_LEVELS AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+# A kernel is compiled once for every SIMD level, which costs time. `quern_room_levels` is for
+# programs whose question is another: with "two" they know AVX2 and what the compiler's flags allow,
+# with "native" this machine's best level alone.
+set(QUERN_ROOM_LEVELS "all" CACHE STRING "SIMD levels of what does not test kernels: all|two|native")
+set(quern_two_levels "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   # Bits of Highway's detect_targets.h for x86: all but AVX2 (bit 9) and the portable targets.
-  target_compile_definitions(quern_few_levels INTERFACE HWY_DISABLED_TARGETS=32255)
+  set(quern_two_levels HWY_DISABLED_TARGETS=32255)
+endif()
+add_library(quern_room_levels INTERFACE)
+if(QUERN_ROOM_LEVELS STREQUAL "two")
+  target_compile_definitions(quern_room_levels INTERFACE ${quern_two_levels})
+elseif(QUERN_ROOM_LEVELS STREQUAL "native")
+  target_compile_definitions(quern_room_levels INTERFACE QUERN_STATIC_SIMD)
+  target_compile_options(quern_room_levels INTERFACE -march=native)
+elseif(NOT QUERN_ROOM_LEVELS STREQUAL "all")
+  message(FATAL_ERROR "QUERN_ROOM_LEVELS: expected all, two or native, got ${QUERN_ROOM_LEVELS}")
 endif()
 
 # What a user types is -std=c++20, so that is what is tested.
