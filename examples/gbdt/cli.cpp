@@ -57,7 +57,9 @@ void add_tree_options(CLI::App& app, Options& o) {
   g.add_option("--min_child_weight", o.min_child_weight, "least hessian sum of a child")
       ->capture_default_str();
   g.add_option("--gamma,--min_split_loss", o.gamma, "least gain of a split")->capture_default_str();
-  g.add_option("--lambda,--reg_lambda", o.reg_lambda, "L2 of leaves")->capture_default_str();
+  g.add_option_function<double>(
+       "--lambda,--reg_lambda", [&o](double x) { o.reg_lambda = x; }, "L2 of leaves")
+      ->default_str("1; of gblinear 0");
   g.add_option("--alpha,--reg_alpha", o.reg_alpha, "L1 of leaves")->capture_default_str();
   g.add_option("--max_delta_step", o.max_delta_step, "bound of leaves, 0: none")
       ->capture_default_str();
@@ -95,7 +97,9 @@ void add_learning_options(CLI::App& app, TrainSettings& s) {
                "2: Newton's steps; 1: least-squares trees with a line search a leaf")
       ->capture_default_str();
   g.add_option("-n,--rounds,--num_round", o.num_round, "rounds of boosting")->capture_default_str();
-  g.add_option("--eta,--learning_rate", o.learning_rate, "learning rate")->capture_default_str();
+  g.add_option_function<double>(
+       "--eta,--learning_rate", [&o](double x) { o.learning_rate = x; }, "learning rate")
+      ->default_str("0.3; of gblinear 0.5");
   g.add_option("--num_class", o.num_class, "classes; 0: as many as the labels have")
       ->capture_default_str();
   g.add_option("--scale_pos_weight", o.scale_pos_weight, "weight of positive rows")

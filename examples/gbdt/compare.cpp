@@ -79,7 +79,8 @@ int compare(TrainSettings settings) {
   print_table(ways, "train");
   if (parts.has_test) print_table(ways, "test");
   std::printf("\nregularised: lambda %g, alpha %g, gamma %g; the others have none\n",
-              settings.options.reg_lambda, settings.options.reg_alpha, settings.options.gamma);
+              double{settings.options.reg_lambda}, settings.options.reg_alpha,
+              settings.options.gamma);
   return 0;
 }
 

@@ -320,11 +320,12 @@ std::string settings_table(const Report& r) {
                                      : file_name(r.settings.test.path));
   html += setting("objective", o.objective);
   html += setting("rounds", std::to_string(r.run.model.rounds()));
-  html += setting("learning_rate", format("%g", o.learning_rate));
+  html += setting("learning_rate", format("%g", double{o.learning_rate}));
   html += setting("max_depth", std::to_string(o.max_depth));
   if (o.max_leaves > 0) html += setting("max_leaves", std::to_string(o.max_leaves));
-  html += setting("min_child_weight, lambda, alpha, gamma",
-                  format("%g, %g, %g, %g", o.min_child_weight, o.reg_lambda, o.reg_alpha, o.gamma));
+  html += setting(
+      "min_child_weight, lambda, alpha, gamma",
+      format("%g, %g, %g, %g", o.min_child_weight, double{o.reg_lambda}, o.reg_alpha, o.gamma));
   html += setting("subsample, colsample by tree, level, node",
                   format("%g, %g, %g, %g", o.subsample, o.colsample_bytree, o.colsample_bylevel,
                          o.colsample_bynode));

@@ -90,7 +90,9 @@ int run(int argc, char** argv) {
   app.add_option("--objective", options.objective, "rank:ndcg, rank:map or rank:pairwise")
       ->capture_default_str();
   app.add_option("--rounds", options.num_round, "trees")->capture_default_str();
-  app.add_option("--eta", options.learning_rate, "learning rate")->capture_default_str();
+  app.add_option_function<double>(
+         "--eta", [&](double x) { options.learning_rate = x; }, "learning rate")
+      ->default_str("0.1");
   app.add_option("--max_depth", options.max_depth, "longest path")->capture_default_str();
   app.add_option("--max_leaves", options.max_leaves, "0: no limit")->capture_default_str();
   app.add_option("--min_child_weight", options.min_child_weight, "least hessian sum of a child")

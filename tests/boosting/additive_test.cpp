@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <numeric>
 #include <span>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -67,7 +68,18 @@ struct Stump {
     for (std::size_t i = 0; i < out.size(); ++i)
       out[i] = x(static_cast<Index>(i), feature) < threshold ? left : right;
   }
+
+  static const char* kind() { return "stump"; }
+  void save(ArchiveWriter& out) const {
+    out.scalar<std::int64_t>("feature", feature);
+    out.array<float>("values", std::vector<float>{threshold, left, right});
+  }
+  void load(const ArchiveReader& in) {
+    const auto values = in.array<float>("values", 3);
+    *this = {in.scalar<std::int64_t>("feature"), values[0], values[1], values[2]};
+  }
 };
+static_assert(Saveable<Stump>);
 
 /// Weighted least squares.
 struct Line {
@@ -196,6 +208,49 @@ TEST(Callbacks, CheckpointsAreWholeModelsAndRatesFollowTheSchedule) {
   half.fit(d);
   EXPECT_EQ(half.model().trees[0].node(1).value, b.model().trees[0].node(1).value);
   EXPECT_THROW((void)boosting::checkpoint(path, 0), ValueError);
+}
+
+TEST(Additive, SavedAndLoadedPredictsTheSameBits) {
+  const Data train(300, 1, 3), test(100, 2, 3);
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "quern_additive_test.model").string();
+  const tree::Dataset unseen = tree::make_dataset(test.x, test.y);
+  AdditiveBooster<Stump> b({.objective = "multi:softprob",
+                            .num_round = 30,
+                            .learning_rate = 0.2,
+                            .early_stopping_rounds = 3});
+  EXPECT_THROW(b.save(path), ValueError);
+  b.fit(tree::make_dataset(train.x, train.y), {.eval_sets = {{"test", &unseen}}});
+  b.save(path);
+  AdditiveBooster<Stump> loaded;  // of other options
+  loaded.load(path);
+  const auto expected = b.predict(unseen.features), got = loaded.predict(unseen.features);
+  ASSERT_EQ(got.size(), expected.size());
+  for (std::int64_t i = 0; i < got.size(); ++i) ASSERT_EQ(got.data()[i], expected.data()[i]);
+
+  // What does not fit is refused, and the booster stays as it is.
+  const auto spoilt = [&](const char* section) {
+    ArchiveWriter out("boosting.additive", 1);
+    out.text("objective", section == std::string("objective") ? "none" : "reg:squarederror");
+    out.array<double>("base_margin", std::vector<double>(section[0] == 'b' ? 2 : 1, 0.5));
+    out.scalar<double>("learning_rate", 0.1);
+    out.scalar<std::int64_t>("features", 3);
+    out.scalar<std::int64_t>("used_rounds", section[0] == 'u' ? 2 : 0);
+    out.scalar<std::int64_t>("learners", section[0] == 'l' ? -1 : section[0] == 's' ? 1 : 0);
+    out.save(path);
+    try {
+      loaded.load(path);
+    } catch (const ParseError& e) {
+      return std::string(e.what()).find(section) != std::string::npos;
+    }
+    return false;
+  };
+  for (const char* section : {"objective", "base_margin", "used_rounds", "learners", "section"})
+    EXPECT_TRUE(spoilt(section)) << section;
+  EXPECT_EQ(loaded.predict(unseen.features)(0, 0), expected(0, 0));
+  EXPECT_FALSE(spoilt("nothing wrong"));
+  EXPECT_EQ(loaded.rounds(), 0);
+  std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "quern/boosting/booster.hpp"
 #include "quern/boosting/model_io.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -35,7 +36,10 @@ Options any_options(int features) {
   o.learning_rate = one_of<double>({0.1, 0.3, 1});
   o.max_depth = *rc::gen::inRange(0, 7);
   o.max_leaves = o.max_depth == 0 ? 12 : one_of<std::int32_t>({0, 9});
-  o.grow_policy = flag() ? tree::GrowPolicy::depthwise : tree::GrowPolicy::lossguide;
+  o.grow_policy = one_of<tree::GrowPolicy>(
+      {tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide, tree::GrowPolicy::symmetric});
+  o.max_cat_to_onehot = one_of<std::int32_t>({1, 4, 100});
+  o.max_cat_threshold = one_of<std::int32_t>({2, 64});
   o.min_child_weight = one_of<double>({0, 1, 20});
   o.gamma = one_of<double>({0, 0.5});
   o.reg_lambda = one_of<double>({0, 1});
@@ -59,13 +63,20 @@ Options any_options(int features) {
   o.one_drop = flag();
   o.sample_type = one_of<std::string>({"uniform", "weighted"});
   o.normalize_type = one_of<std::string>({"tree", "forest"});
-  o.feature_selector = one_of<std::string>({"cyclic", "shuffle"});
+  o.feature_selector = one_of<std::string>({"cyclic", "shuffle", "random", "greedy", "thrifty"});
+  o.top_k = one_of<std::int32_t>({0, 3});
   o.histogram_precision = one_of<tree::HistogramPrecision>({tree::HistogramPrecision::automatic,
                                                             tree::HistogramPrecision::packed,
                                                             tree::HistogramPrecision::full});
   o.gradient_order = one_of<int>({1, 2, 2});
   if (o.objective == "reg:absoluteerror" || o.gradient_order == 1) o.linear_tree = false;
   o.seed = *rc::gen::arbitrary<std::uint64_t>();
+  if (*rc::gen::inRange(0, 4) == 0) {  // exact trees are depthwise
+    o.tree_method = "exact";
+    o.grow_policy = tree::GrowPolicy::depthwise;
+    o.max_leaves = 0;
+    o.max_depth = (std::max)(o.max_depth, 1);
+  }
   return o;
 }
 
@@ -95,11 +106,17 @@ struct Data {
 RC_GTEST_PROP(AnyOptions, TheSameBitsForAnyNumberOfThreads, ()) {
   constexpr int features = 6;
   Options o = any_options(features);
-  const Data train(9000, features, o.objective), test(500, features, o.objective);
+  Data train(9000, features, o.objective), test(500, features, o.objective);
+  // Column 1 holds the codes 0..4; what cannot have categories takes them for numbers.
+  const bool monotone = !o.monotone_constraints.empty() && o.monotone_constraints[1] != 0;
+  if (flag() && o.booster != "gblinear" && o.tree_method == "hist" && !monotone) {
+    std::vector<tree::FeatureKind> kinds(features, tree::FeatureKind::numeric);
+    kinds[1] = tree::FeatureKind::categorical;
+    train.dataset.feature_kinds = test.dataset.feature_kinds = kinds;
+  }
   if (flag()) {
     Philox rng(3, "weights");
-    std::vector<float>& w = const_cast<Data&>(train).dataset.weights;
-    for (int i = 0; i < 9000; ++i) w.push_back(rng.uniform<float>());
+    for (int i = 0; i < 9000; ++i) train.dataset.weights.push_back(rng.uniform<float>());
   }
   std::vector<std::byte> expected;
   std::vector<double> curve;

@@ -40,6 +40,13 @@ TEST(Dump, HasEveryOutputAndEveryBooster) {
   EXPECT_EQ(boosting::dump_text(m, 0, {.with_stats = true}), "0:leaf=[0.5,-2],cover=0\n");
   EXPECT_EQ(boosting::dump_text(linear_sample_model()).at(0),
             "bias:\n0.25\n0.125\nweight:\n1\n2\n3\n4\n5\n6\n");
+  try {
+    (void)boosting::dump_text(linear_sample_model(), 0);
+    ADD_FAILURE();
+  } catch (const ValueError& e) {
+    EXPECT_NE(std::string(e.what()).find("dump_text(model) writes a linear one"),
+              std::string::npos);
+  }
   EXPECT_THROW((void)boosting::dump_text(m, 1), ValueError);
   EXPECT_THROW((void)boosting::dump_graphviz(m, -1), ValueError);
 }

@@ -58,8 +58,11 @@ TEST(LinearRounds, XgboostsWeights) {
   ASSERT_EQ(ref.x.size(), static_cast<std::size_t>(ref.rows * ref.cols));
   Options o{.booster = "gblinear", .base_score = 0.5};
   int cases = 0;
-  while (ref.in >> o.objective >> o.num_class >> o.num_round >> o.learning_rate >> o.reg_lambda >>
-         o.reg_alpha) {
+  double rate = 0, lambda = 0;
+  while (ref.in >> o.objective >> o.num_class >> o.num_round >> rate >> lambda >> o.reg_alpha >>
+         o.feature_selector >> o.top_k) {
+    o.learning_rate = rate;
+    o.reg_lambda = lambda;
     const std::int32_t outputs = o.num_class;
     if (outputs == 1) o.num_class = 0;
     const std::vector<float> expected = ref.read((ref.cols + 1) * outputs);
@@ -69,14 +72,15 @@ TEST(LinearRounds, XgboostsWeights) {
     ASSERT_EQ(got.size(), expected.size());
     for (std::size_t i = 0; i < got.size(); ++i)
       EXPECT_NEAR(got[i], static_cast<double>(expected[i]), 2e-4)
-          << o.objective << ", " << o.num_round << " rounds, weight " << i;
+          << o.objective << ", " << o.feature_selector << ", " << o.num_round << " rounds, weight "
+          << i;
     ++cases;
   }
-  EXPECT_EQ(cases, 6);
+  EXPECT_EQ(cases, 12);
 }
 
 /// The elastic net's optimum does not depend on the order of coordinates.
-TEST(LinearRounds, ShuffledFindsTheSameSolution) {
+TEST(LinearRounds, AnyOrderFindsTheSameSolution) {
   const Reference ref;
   const tree::Dataset data = ref.dataset("reg:squarederror");
   Options o{.booster = "gblinear",
@@ -86,12 +90,15 @@ TEST(LinearRounds, ShuffledFindsTheSameSolution) {
             .reg_alpha = 0.1};
   Booster cyclic(o);
   cyclic.fit(data);
-  o.feature_selector = "shuffle";
   o.seed = 9;
-  Booster shuffled(o);
-  shuffled.fit(data);
-  for (std::size_t i = 0; i < cyclic.model().linear_weights.size(); ++i)
-    EXPECT_NEAR(cyclic.model().linear_weights[i], shuffled.model().linear_weights[i], 1e-6);
+  for (const char* selector : {"shuffle", "random", "greedy", "thrifty"}) {
+    o.feature_selector = selector;
+    Booster other(o);
+    other.fit(data);
+    for (std::size_t i = 0; i < cyclic.model().linear_weights.size(); ++i)
+      EXPECT_NEAR(cyclic.model().linear_weights[i], other.model().linear_weights[i], 1e-6)
+          << selector;
+  }
   EXPECT_NEAR(cyclic.model().linear_weights[2], 0, 1e-12);  // alpha holds it at nothing
 }
 
@@ -125,6 +132,28 @@ TEST(LinearRounds, SparseInputAndAnyThreads) {
     b.fit(tree::make_dataset(MatrixView<const float>(x.data(), {rows, cols}), y));
     EXPECT_EQ(b.model().linear_weights, dense.model().linear_weights);
   }
+}
+
+/// Of a single feature, too: XGBoost's greedy and thrifty would never step along it.
+TEST(LinearRounds, ASingleFeatureIsLearnedByAnySelector) {
+  const std::vector<float> x = {0, 1, 2, 3}, y = {1, 3, 5, 7};
+  const tree::Dataset data = tree::make_dataset(MatrixView<const float>(x.data(), {4, 1}), y);
+  for (const char* selector : {"cyclic", "shuffle", "random", "greedy", "thrifty"}) {
+    Booster b({.booster = "gblinear", .num_round = 200, .feature_selector = selector});
+    b.fit(data);
+    EXPECT_NEAR(b.model().linear_weights[0], 2, 1e-4) << selector;
+  }
+}
+
+TEST(LinearRounds, DefaultsAreThoseOfLinearBoosters) {
+  const Reference ref;
+  const tree::Dataset data = ref.dataset("reg:squarederror");
+  Booster implied({.booster = "gblinear", .num_round = 3});
+  Booster given({.booster = "gblinear", .num_round = 3, .learning_rate = 0.5, .reg_lambda = 0});
+  EXPECT_EQ(implied.options().learning_rate, 0.5);
+  implied.fit(data);
+  given.fit(data);
+  EXPECT_EQ(implied.model().linear_weights, given.model().linear_weights);
 }
 
 TEST(LinearRounds, EarlyStoppingKeepsTheBestWeightsAndTrainingGoesOn) {

@@ -4,8 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <string_view>
@@ -263,6 +266,55 @@ TEST(ObjectiveTraining, PoissonStepsAreBounded) {
       }
     }
   }
+}
+
+/// Biases of positions and margins of XGBoost, on labels that favour what was shown first.
+TEST(UnbiasedRanking, IsXgboosts) {
+  std::ifstream in(std::string(QUERN_TEST_REFERENCE_DIR) + "/boosting/unbiased_rank.txt");
+  const auto read = [&](std::int64_t n) {
+    std::vector<float> values;
+    std::string word;
+    for (std::int64_t i = 0; i < n && in >> word; ++i)
+      values.push_back(std::strtof(word.c_str(), nullptr));
+    return values;
+  };
+  std::int64_t groups = 0, size = 0, features = 0;
+  in >> groups >> size >> features;
+  const std::int64_t rows = groups * size;
+  const std::vector<float> x = read(rows * features), y = read(rows);
+  ASSERT_EQ(y.size(), static_cast<std::size_t>(rows));
+  tree::Dataset data = tree::make_dataset(MatrixView<const float>(x.data(), {rows, features}), y);
+  for (std::int64_t g = 0; g <= groups; ++g) data.group_offsets.push_back(g * size);
+  Options o{.max_depth = 2, .tree_method = "exact", .min_child_weight = 0};
+  o.lambdarank_unbiased = true;
+  std::int64_t positions = 0;
+  int cases = 0;
+  for (; in >> o.objective >> o.lambdarank_num_pair_per_sample >> o.lambdarank_bias_norm >>
+         o.num_round >> positions;
+       ++cases) {
+    const std::vector<float> plus = read(positions), minus = read(positions), margins = read(rows);
+    Booster b(o);
+    b.fit(data);
+    const NdArray<float, 2> got = b.predict_margin(data);
+    for (std::int64_t i = 0; i < rows; ++i)
+      ASSERT_NEAR(got(i, 0), margins[static_cast<std::size_t>(i)], 2e-5) << o.objective << i;
+    // The biases by the objective itself, at the margins of each round.
+    boosting::LambdaRank rank(o.objective, o.objective_params());
+    const boosting::Targets targets{y, {}, data.group_offsets};
+    const boosting::Predictor predictor(b.model());
+    std::vector<float> m(static_cast<std::size_t>(rows));
+    for (std::int32_t r = 0; r < o.num_round; ++r) {
+      predictor.margins(data.features, MatrixView<float>(m.data(), {rows, 1}), {.rounds = r});
+      rank.finish_round(m.data(), targets, static_cast<std::uint64_t>(r), 1 + r % 3);
+    }
+    const std::size_t known = rank.bias_plus().size();  // XGBoost's may be longer than any group
+    ASSERT_EQ(static_cast<std::int64_t>(known), (std::min)(positions, size));
+    for (std::size_t i = 0; i < known; ++i) {
+      EXPECT_NEAR(rank.bias_plus()[i], static_cast<double>(plus[i]), 1e-4) << o.objective << i;
+      EXPECT_NEAR(rank.bias_minus()[i], static_cast<double>(minus[i]), 1e-4) << o.objective << i;
+    }
+  }
+  EXPECT_EQ(cases, 4);
 }
 
 }  // namespace

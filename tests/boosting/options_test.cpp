@@ -50,6 +50,38 @@ TEST(Options, DefaultsPassAndEveryRangeIsHeld) {
   refuses({.max_bin = 256}, "max_bin");
   refuses({.monotone_constraints = {0, 2}}, "monotone_constraints");
   refuses({.early_stopping_rounds = -1}, "early_stopping_rounds");
+  refuses({.feature_selector = "best"}, "cyclic or shuffle or random or greedy or thrifty");
+  refuses({.top_k = -1}, "top_k");
+}
+
+TEST(Options, MessagesSayWhatIsWrong) {
+  const auto refusal = [](const Options& o) {
+    try {
+      o.check("test");
+    } catch (const ValueError& e) {
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal({.quantile_alpha = {0}}),
+            "test: quantile_alpha: expected levels above 0 and below 1, got 0");
+  EXPECT_NE(refusal({.quantile_alpha = {0.5, 0.5}}).find("above 0.5"), std::string::npos);
+  EXPECT_NE(refusal({.max_depth = 0}).find("max_leaves above 0"), std::string::npos);
+  EXPECT_EQ(refusal({.booster = "gblinear", .max_depth = 0}), "");
+}
+
+TEST(Options, DefaultsFollowTheBooster) {
+  const Options trees, linear{.booster = "gblinear"};
+  EXPECT_EQ(trees.settled().learning_rate, 0.3);
+  EXPECT_EQ(trees.settled().reg_lambda, 1);
+  EXPECT_EQ(linear.settled().learning_rate, 0.5);
+  EXPECT_EQ(linear.settled().reg_lambda, 0);
+  EXPECT_EQ(linear.settled().settled().learning_rate, 0.5);
+  // What was given stays, also where it is the default of trees.
+  const Options given =
+      Options{.booster = "gblinear", .learning_rate = 0.3, .reg_lambda = 1}.settled();
+  EXPECT_EQ(given.learning_rate, 0.3);
+  EXPECT_EQ(given.reg_lambda, 1);
 }
 
 }  // namespace

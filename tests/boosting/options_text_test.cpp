@@ -54,6 +54,9 @@ TEST(OptionsText, GblinearHasItsOwnDefaults) {
   EXPECT_EQ(o.learning_rate, 0.1);
   EXPECT_EQ(o.reg_lambda, 3);
   EXPECT_EQ(options_from({{"booster", "dart"}}).learning_rate, 0.3);
+  const Options two = options_from({{"booster", "gblinear"}, {"top_k", "2"}}, {.reg_lambda = 4});
+  EXPECT_EQ(two.reg_lambda, 4);
+  EXPECT_EQ(two.top_k, 2);
 }
 
 std::string refusal(const std::string& name, const std::string& text) {
@@ -67,6 +70,9 @@ std::string refusal(const std::string& name, const std::string& text) {
 
 TEST(OptionsText, ErrorsNameTheNearestAndTheExpected) {
   EXPECT_NE(refusal("max_dept", "3").find("'max_depth'"), std::string::npos);
+  EXPECT_TRUE(refusal("max_dept", "3").starts_with("quern::boosting::set_option: "));
+  EXPECT_THROW((void)boosting::option_name("max_dept"), ValueError);
+  EXPECT_NE(refusal("device", "cuda").find("processors"), std::string::npos);
   EXPECT_NE(refusal("lamda", "3").find("'lambda'"), std::string::npos);
   EXPECT_NE(refusal("colsample_by_tree", "3").find("'colsample_bytree'"), std::string::npos);
   EXPECT_NE(refusal("max_depth", "6.5").find("whole number"), std::string::npos);

@@ -75,15 +75,32 @@ TEST(PagedTraining, GivesTheBitsOfTrainingInMemory) {
 TEST(PagedTraining, WhatNeedsValuesIsRefused) {
   const Rows rows;
   const tree::PagedDataset paged = tree::page_rows(rows.blocks());
-  const auto fit = [&](const char* booster, bool again) {
-    boosting::Options options{.objective = "reg:squarederror", .num_round = 1};
-    options.booster = booster;
-    boosting::Booster(options).fit(paged, {.continue_training = again});
+  const auto refusal = [&](boosting::Options options, bool again = false) {
+    options.num_round = 1;
+    try {
+      boosting::Booster booster(options);
+      for (int times = again ? 2 : 1; times > 0; --times)
+        booster.fit(paged, {.continue_training = again});
+    } catch (const ValueError& e) {
+      return std::string(e.what());
+    }
+    return std::string();
   };
-  EXPECT_NO_THROW(fit("gbtree", false));
-  EXPECT_THROW(fit("dart", false), ValueError);
-  EXPECT_THROW(fit("gblinear", false), ValueError);
-  EXPECT_THROW(fit("gbtree", true), ValueError);
+  EXPECT_EQ(refusal({}), "");
+  const char* booster = "booster: expected gbtree for rows in pages, got ";
+  EXPECT_NE(refusal({.booster = "dart"}).find(booster + std::string("dart")), std::string::npos);
+  EXPECT_NE(refusal({.booster = "gblinear"}).find(booster + std::string("gblinear")),
+            std::string::npos);
+  EXPECT_NE(refusal({.linear_tree = true}).find("linear_tree"), std::string::npos);
+  EXPECT_NE(refusal({.tree_method = "exact"}).find("tree_method"), std::string::npos);
+  EXPECT_NE(refusal({}, true).find("continue_training"), std::string::npos);
+  const tree::RowBlocks blocks = rows.blocks();
+  const auto categories = [&](std::int64_t number, tree::Dataset& block) {
+    const bool more = blocks(number, block);
+    block.feature_kinds.assign(7, tree::FeatureKind::categorical);
+    return more;
+  };
+  EXPECT_THROW((void)tree::page_rows(categories), ValueError);
 }
 
 }  // namespace

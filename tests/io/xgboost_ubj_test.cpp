@@ -237,6 +237,69 @@ TEST(XgboostUbj, LinearModelsOfSeveralOutputsStartTogether) {
   EXPECT_EQ(back.linear_weights, (std::vector<double>{1, 2, 3, 3.25}));
 }
 
+/// Margins of some rows by both models are the same.
+void expect_same_margins(const Model& a, const Model& b, double tolerance) {
+  const auto k = static_cast<std::size_t>(a.outputs);
+  ASSERT_EQ(b.outputs, a.outputs);
+  for (const float x : {-2.0f, -0.5f, 0.0f, 0.7f, 3.0f}) {
+    const std::vector<float> row(static_cast<std::size_t>(a.features), x);
+    std::vector<double> left(k), right(k);
+    boosting::Predictor(a).margins_of_row(std::span<const float>(row), std::span(left));
+    boosting::Predictor(b).margins_of_row(std::span<const float>(row), std::span(right));
+    for (std::size_t c = 0; c < k; ++c) EXPECT_NEAR(left[c], right[c], tolerance) << x;
+  }
+}
+
+/// Two vector trees of two outputs in a round of two outputs, and dart's weights.
+Model vector_model() {
+  Model m;
+  m.objective = "multi:softprob";
+  m.features = 2;
+  m.outputs = 2;
+  m.base_margin = {0.5, -0.25};
+  for (int t = 0; t < 4; ++t) {
+    tree::Tree tree;
+    tree.split(0);
+    tree.node(0).feature = t % 2;
+    tree.node(0).threshold = 0.5 * t - 1;
+    tree.outputs = 2;
+    tree.vector_values = {0, 0, 1.0 + t, -0.5, 0.25, 3.0 - t};
+    m.trees.push_back(tree);
+    m.tree_outputs.push_back(0);
+    m.tree_weights.push_back(1 - 0.125 * t);
+  }
+  m.best_round = 0;
+  return m;
+}
+
+TEST(XgboostUbj, VectorLeavesAreWrittenAsATreeAnOutput) {
+  const Model m = vector_model();
+  const Model back = io::xgboost_ubj_from_bytes(bytes_of(io::xgboost_ubj_bytes(m)));
+  EXPECT_EQ(back.trees.size(), 8u);
+  EXPECT_EQ(back.tree_outputs, (std::vector<std::int32_t>{0, 1, 0, 1, 0, 1, 0, 1}));
+  EXPECT_EQ(back.used_rounds(), 2);  // the two trees of the best round
+  expect_same_margins(m, back, 1e-6);
+  expect_same_margins(m, io::lightgbm_from_text(io::lightgbm_text(m)), 1e-12);
+  Model mixed = m;
+  mixed.trees[1].outputs = 1;
+  mixed.trees[1].vector_values.clear();
+  EXPECT_THROW((void)io::xgboost_ubj_bytes(mixed), ValueError);
+  EXPECT_THROW((void)io::lightgbm_text(mixed), ValueError);
+}
+
+/// To XGBoost one-vs-all is a logistic model of several targets.
+TEST(XgboostUbj, OneVsAllIsSeveralLogisticTargets) {
+  Model m = io::load_xgboost_ubj(reference("xgb_mc.ubj"));
+  m.objective = "multi:ova";
+  const std::string text = io::xgboost_json_text(m);
+  EXPECT_NE(text.find("\"name\":\"binary:logistic\""), std::string::npos);
+  EXPECT_NE(text.find("\"num_target\":\"3\""), std::string::npos);
+  EXPECT_NE(text.find("\"num_class\":\"0\""), std::string::npos);
+  const Model back = io::xgboost_ubj_from_bytes(bytes_of(io::xgboost_ubj_bytes(m)));
+  EXPECT_EQ(back.objective, "multi:ova");
+  expect_same_margins(m, back, 1e-6);
+}
+
 TEST(XgboostUbj, SavesAside) {
   const std::string path =
       (std::filesystem::temp_directory_path() / "quern_xgboost_ubj_test.ubj").string();

@@ -112,5 +112,21 @@ TYPED_TEST(DatasetTest, ChecksCsr) {
   }
 }
 
+TEST(BaseMargins, AreOneForEachRowAndOutput) {
+  const std::vector<float> x = {1, 2, 3, 4};
+  Dataset d = tree::make_dataset(MatrixView<const float>(x.data(), {4, 1}));
+  EXPECT_NO_THROW(tree::detail::check_base_margin("f", "base_margin", d, 3));
+  d.base_margin.assign(12, 0.5f);
+  EXPECT_NO_THROW(tree::detail::check_base_margin("f", "base_margin", d, 3));
+  d.base_margin.resize(4);
+  try {
+    tree::detail::check_base_margin("f", "base_margin of test", d, 3);
+    ADD_FAILURE();
+  } catch (const ShapeError& e) {
+    EXPECT_STREQ(e.what(),
+                 "f: base_margin of test: expected 12 values (4 rows x 3 outputs) or none, got 4");
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::dataset

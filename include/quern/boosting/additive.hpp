@@ -9,13 +9,18 @@
 #include "quern/boosting/evaluation.hpp"
 #include "quern/boosting/history.hpp"
 #include "quern/boosting/metric.hpp"
+#include "quern/boosting/model.hpp"
+#include "quern/boosting/model_io.hpp"
 #include "quern/boosting/objective.hpp"
 #include "quern/boosting/options.hpp"
 #include "quern/boosting/train_state.hpp"
+#include "quern/core/archive.hpp"
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/random.hpp"
+#include "quern/core/saving.hpp"
 #include "quern/tree/dataset.hpp"
 
 #include <algorithm>
@@ -74,9 +79,14 @@ class AdditiveBooster {
     for (std::int32_t r = 0; r < options_.num_round && go_on; ++r) {
       round(run, static_cast<std::uint64_t>(r));
       run.evaluation.measure(run.state, run.history);
-      go_on = !tell(run, fit, r + 1) ? cancelled(fit) : !stop(run);
+      go_on = !detail::tell_progress(fit, run.history, r + 1, options_.num_round) ? cancelled(fit)
+                                                                                  : !stop(run);
     }
     objective_ = std::move(run.state.objective);
+    named_ = Model();
+    named_.objective = options_.objective;
+    named_.objective_params = options_.objective_params();
+    rate_ = options_.learning_rate;
     base_ = std::move(run.state.model.base_margin);
     learners_ = std::move(run.learners);
     features_ = data.cols();
@@ -103,7 +113,7 @@ class AdditiveBooster {
     for (std::int64_t i = 0; i < used_ * k; ++i) {
       const Learner& learner = learners_[static_cast<std::size_t>(i)];
       learner.predict(features, std::span<float>(values));
-      add(out.data(), values, i % k, k);
+      add(out.data(), values, i % k, k, rate_);
     }
     return out;
   }
@@ -112,6 +122,40 @@ class AdditiveBooster {
     NdArray<float, 2> out = predict_margin(features);
     objective_->transform(out.data(), out.extent(0));
     return out;
+  }
+
+  /// Saves what prediction needs, exactly; an existing file is replaced at the end or not at all.
+  /// ValueError before fit. Does not compile for learners that are not Saveable.
+  void save(const std::string& path) const {
+    expect_saveable();
+    if (objective_ == nullptr)
+      throw ValueError(error_text("quern::boosting::AdditiveBooster::save", "booster",
+                                  "a fitted one", "one that is not"));
+    ArchiveWriter out(archive_kind, archive_version);
+    detail::write_objective(out, named_);
+    out.array<double>("base_margin", base_);
+    out.scalar<double>("learning_rate", rate_);
+    out.scalar<std::int64_t>("features", features_);
+    out.scalar<std::int64_t>("used_rounds", used_);
+    out.scalar<std::int64_t>("learners", static_cast<std::int64_t>(learners_.size()));
+    for (std::size_t i = 0; i < learners_.size(); ++i)
+      save_member(out, "learner " + std::to_string(i), learners_[i]);
+    out.save(path);
+  }
+  /// Loads what save() wrote; IoError or ParseError leave the booster as it was. Its history is not
+  /// kept, and training starts from the beginning.
+  void load(const std::string& path) {
+    expect_saveable();
+    const ArchiveReader in = ArchiveReader::load(path);
+    in.expect(archive_kind, archive_version);
+    AdditiveBooster loaded(options_, prototype_);
+    detail::read_objective(in, loaded.named_);
+    loaded.base_ = in.array<double>("base_margin");
+    loaded.rate_ = in.scalar<double>("learning_rate");
+    loaded.features_ = in.scalar<std::int64_t>("features");
+    loaded.used_ = in.scalar<std::int64_t>("used_rounds");
+    loaded.read_learners(in);
+    *this = std::move(loaded);
   }
 
   [[nodiscard]] std::int64_t outputs() const noexcept {
@@ -126,6 +170,42 @@ class AdditiveBooster {
 
  private:
   static constexpr const char* function = "quern::boosting::AdditiveBooster";
+  static constexpr const char* archive_kind = "boosting.additive";
+  static constexpr std::uint32_t archive_version = 1;
+
+  static constexpr void expect_saveable() {
+    static_assert(Saveable<Learner>,
+                  "saving and loading need kind(), save(ArchiveWriter&) const and "
+                  "load(const ArchiveReader&) of the learner");
+  }
+
+  void read_learners(const ArchiveReader& in) {
+    const auto count = in.scalar<std::int64_t>("learners");
+    const auto k = static_cast<std::int64_t>(base_.size());
+    for (const double b : base_)
+      if (!is_finite_bits(b)) in.fail_section("base_margin", "finite numbers", std::to_string(b));
+    if (!is_finite_bits(rate_))
+      in.fail_section("learning_rate", "a finite number", std::to_string(rate_));
+    if (k == 0) in.fail_section("base_margin", "at least one number", "none");
+    if (count < 0 || count % k != 0)
+      in.fail_section("learners", "whole rounds of " + std::to_string(k), std::to_string(count));
+    if (used_ < 0 || used_ > count / k)
+      in.fail_section("used_rounds", "rounds that are there", std::to_string(used_));
+    if (features_ < 0) in.fail_section("features", "0 or more", std::to_string(features_));
+    try {
+      objective_ =
+          make_objective(named_.objective, static_cast<std::int32_t>(k), named_.objective_params);
+    } catch (const ValueError& e) {
+      in.fail_section("objective", "one that is known", e.what());
+    }
+    if (objective_->outputs() != k)
+      in.fail_section("base_margin", std::to_string(objective_->outputs()) + " numbers",
+                      std::to_string(k));
+    for (std::int64_t i = 0; i < count; ++i) {
+      learners_.push_back(prototype_);
+      load_member(in, "learner " + std::to_string(i), learners_.back());
+    }
+  }
 
   struct Run {
     detail::TrainState state;
@@ -144,20 +224,11 @@ class AdditiveBooster {
     return std::visit([](const auto& x) { return tree::detail::cols_of(x); }, features);
   }
 
-  void add(float* margins, const std::vector<float>& values, std::int64_t output,
-           std::int64_t outputs) const {
-    const auto rate = static_cast<float>(options_.learning_rate);
+  static void add(float* margins, const std::vector<float>& values, std::int64_t output,
+                  std::int64_t outputs, double learning_rate) {
+    const auto rate = static_cast<float>(learning_rate);
     for (std::size_t i = 0; i < values.size(); ++i)
       margins[static_cast<std::int64_t>(i) * outputs + output] += rate * values[i];
-  }
-
-  [[nodiscard]] std::int32_t classes(const Targets& targets) const {
-    if (options_.objective == "custom") return (std::max)(options_.num_class, 1);
-    if (!options_.objective.starts_with("multi:")) return 1;
-    if (options_.num_class > 0) return options_.num_class;
-    float top = 1;
-    for (const float y : targets.labels) top = (std::max)(top, y);
-    return top < 65536 ? static_cast<std::int32_t>(top) + 1 : 2;
   }
 
   detail::SetState set_state(const std::string& name, const tree::Dataset& data,
@@ -172,10 +243,8 @@ class AdditiveBooster {
                                   std::to_string(data.rows()) + " (the rows, at least one)",
                                   set.rows()));
     run.state.objective->check(set.targets);
-    const auto k = static_cast<std::size_t>(run.state.objective->outputs());
-    if (!data.base_margin.empty() && data.base_margin.size() != set.targets.labels.size() * k)
-      throw ShapeError(error_text(function, "base_margin of " + name, "rows * outputs values",
-                                  data.base_margin.size()));
+    tree::detail::check_base_margin(function, "base_margin of " + name, data,
+                                    run.state.objective->outputs());
     set.margins = data.base_margin;
     return set;
   }
@@ -190,7 +259,8 @@ class AdditiveBooster {
   void prepare(Run& run, const tree::Dataset& data, const FitOptions& fit) const {
     detail::TrainState& state = run.state;
     state.options = options_;
-    state.objective = options_.make_objective(classes(detail::targets_of(data)));
+    state.objective =
+        options_.make_objective(detail::classes_of(function, options_, detail::targets_of(data)));
     state.train = set_state("train", data, run);
     state.model.outputs = state.objective->outputs();
     const auto k = static_cast<std::size_t>(state.model.outputs);
@@ -251,18 +321,9 @@ class AdditiveBooster {
     run.values.resize(static_cast<std::size_t>(set.rows()));
     const Learner& learner = run.learners.back();
     learner.predict(set.data->features, std::span<float>(run.values));
-    add(set.margins.data(), run.values, output, k);
+    add(set.margins.data(), run.values, output, k, options_.learning_rate);
   }
 
-  bool tell(const Run& run, const FitOptions& fit, std::int64_t done) const {
-    if (!fit.progress) return true;
-    std::vector<std::string> names;
-    std::vector<Metric> values;
-    for (const Curve& c : run.history.curves) names.push_back(c.set + " " + c.metric);
-    for (std::size_t i = 0; i < names.size(); ++i)
-      values.push_back({names[i], run.history.curves[i].values.back()});
-    return fit.progress({"boosting rounds", done, options_.num_round, values});
-  }
   static bool cancelled(const FitOptions& fit) {
     if (!fit.keep_when_cancelled)
       throw Cancelled(std::string(function) + "::fit: cancelled by the progress callback");
@@ -279,6 +340,8 @@ class AdditiveBooster {
   Options options_;
   Learner prototype_;
   std::unique_ptr<Objective> objective_;
+  Model named_;               // of which only the objective is used, for saving
+  double rate_ = 0;           // learning rate of the learners
   std::vector<double> base_;  // (outputs)
   std::vector<Learner> learners_;
   std::int64_t features_ = 0;

@@ -42,11 +42,11 @@ namespace boosting {
 /// Prediction is const, thread-safe and allocates nothing but its result.
 class Booster {
  public:
-  explicit Booster(Options options = {}) : options_(std::move(options)) {
+  explicit Booster(Options options = {}) : options_(options.settled()) {
     options_.check("quern::boosting::Booster");
   }
   /// A booster around a model, say one that another system trained.
-  explicit Booster(Model model, Options options = {}) : options_(std::move(options)) {
+  explicit Booster(Model model, Options options = {}) : options_(options.settled()) {
     adopt(std::move(model));
   }
 

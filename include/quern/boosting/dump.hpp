@@ -134,6 +134,9 @@ inline std::string graphviz_text(const std::string& text) {
 }
 
 inline const tree::Tree& dumped_tree(const char* function, const Model& model, std::int64_t tree) {
+  if (model.is_linear())
+    throw ValueError(error_text(function, "model", "trees (dump_text(model) writes a linear one)",
+                                "a linear model (gblinear)"));
   if (tree < 0 || tree >= static_cast<std::int64_t>(model.trees.size()))
     throw ValueError(
         error_text(function, "tree", "a number below " + std::to_string(model.trees.size()), tree));

@@ -91,6 +91,22 @@ struct FitOptions {
   std::vector<std::shared_ptr<Callback>> callbacks = {};  ///< called in this order
 };
 
+namespace detail {
+
+/// Tells the progress callback what round \p done of \p total measured; false when it cancels.
+inline bool tell_progress(const FitOptions& fit, const History& history, std::int64_t done,
+                          std::int64_t total) {
+  if (!fit.progress) return true;
+  std::vector<std::string> names;
+  std::vector<Metric> values;
+  for (const Curve& c : history.curves) names.push_back(c.set + " " + c.metric);
+  for (std::size_t i = 0; i < names.size(); ++i)
+    values.push_back({names[i], history.curves[i].values.back()});
+  return fit.progress({"boosting rounds", done, total, values});
+}
+
+}  // namespace detail
+
 /// The result of a run.
 struct Trained {
   Model model;

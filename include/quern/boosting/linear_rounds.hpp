@@ -3,10 +3,11 @@
 /// \file
 /// Rounds of coordinate descent on a linear model (booster gblinear).
 ///
-/// As XGBoost's updater coord_descent: a round takes a Newton step of each output's bias, then of
-/// each coefficient in turn with the elastic-net penalty (lambda and alpha times the sum of row
-/// weights), each scaled by the learning rate, and moves the gradients along. Gradients are kept in
-/// double, sums are over fixed blocks: the same bits for any number of threads.
+/// As XGBoost's updater coord_descent, with its selectors of features: a round takes a Newton step
+/// of each output's bias, then of each coefficient in turn with the elastic-net penalty (lambda and
+/// alpha times the sum of row weights), each scaled by the learning rate, and moves the gradients
+/// along. Gradients are kept in double, sums are over fixed blocks: the same bits for any number of
+/// threads.
 
 #ifndef QUERN_BOOSTING_LINEAR_ROUNDS_HPP
 #define QUERN_BOOSTING_LINEAR_ROUNDS_HPP
@@ -21,6 +22,7 @@
 #include "quern/tree/tree.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
@@ -118,11 +120,15 @@ class LinearRounds final : public RoundMaker {
 
   void round(std::uint64_t number) override {
     find_gradients(state_);
-    const std::vector<std::int32_t> order = coordinates(number);
+    start_order(number);
     for (std::int64_t c = 0; c < state_.model.outputs; ++c) {
       load(c);
       step_bias(c);
-      for (const std::int32_t f : order) step(f, c);
+      if (selector() == "greedy") {
+        greedy_steps(c);
+      } else {
+        for (const std::int32_t f : coordinates(c)) step(f, c);
+      }
     }
     update_margins(state_.train);
     for (SetState& set : state_.evals) update_margins(set);
@@ -149,12 +155,60 @@ class LinearRounds final : public RoundMaker {
     }
   }
 
-  [[nodiscard]] std::vector<std::int32_t> coordinates(std::uint64_t number) const {
-    std::vector<std::int32_t> order(static_cast<std::size_t>(state_.model.features));
-    std::iota(order.begin(), order.end(), 0);
-    if (state_.options.feature_selector == "shuffle")
-      Philox(state_.options.seed, "coordinates", number).shuffle(order);
+  [[nodiscard]] const std::string& selector() const { return state_.options.feature_selector; }
+
+  void start_order(std::uint64_t number) {
+    random_ = Philox(state_.options.seed, "coordinates", number);
+    order_.resize(static_cast<std::size_t>(state_.model.features));
+    std::iota(order_.begin(), order_.end(), 0);
+    if (selector() == "shuffle") random_.shuffle(order_);
+  }
+
+  /// Features of output \p c in the order in which they are stepped along.
+  [[nodiscard]] std::vector<std::int32_t> coordinates(std::int64_t c) {
+    if (selector() == "random") {
+      for (std::int32_t& f : order_)
+        f = static_cast<std::int32_t>(
+            random_.integer(static_cast<std::uint64_t>(state_.model.features)));
+    }
+    return selector() == "thrifty" ? thrifty_order(c) : order_;
+  }
+
+  /// Steps that greedy and thrifty take. XGBoost's leave out one feature even where top_k does not
+  /// ask for it; a single feature is stepped along here.
+  [[nodiscard]] std::int64_t most_steps() const {
+    const std::int64_t all = (std::max)(state_.model.features - 1, std::int64_t{1});
+    const std::int64_t top = state_.options.top_k;
+    return top > 0 ? (std::min)(top, all) : all;
+  }
+
+  /// The features with the longest steps as the round begins, the longest first.
+  [[nodiscard]] std::vector<std::int32_t> thrifty_order(std::int64_t c) {
+    std::vector<double> length;
+    for (const std::int32_t f : order_) length.push_back(std::abs(full_step(f, c)));
+    std::vector<std::int32_t> order = order_;
+    std::stable_sort(order.begin(), order.end(), [&](std::int32_t a, std::int32_t b) {
+      return length[static_cast<std::size_t>(a)] > length[static_cast<std::size_t>(b)];
+    });
+    if (static_cast<std::int64_t>(order.size()) > most_steps())
+      order.resize(static_cast<std::size_t>(most_steps()));
     return order;
+  }
+
+  /// Always along the feature with the longest step.
+  void greedy_steps(std::int64_t c) {
+    for (std::int64_t k = most_steps(); k > 0; --k) {
+      std::int32_t best = -1;
+      double longest = 0;
+      for (const std::int32_t f : order_) {
+        const double length = std::abs(full_step(f, c));
+        if (length <= longest) continue;
+        longest = length;
+        best = f;
+      }
+      if (best < 0) return;
+      step(best, c);
+    }
   }
 
   /// Derivatives of output \p c by row.
@@ -204,10 +258,11 @@ class LinearRounds final : public RoundMaker {
     for (Slope& row : slopes_) row.g += row.h * by;
   }
 
-  void step(std::int32_t f, std::int64_t c) {
+  /// The step of coefficient (\p f, \p c) before the learning rate.
+  [[nodiscard]] double full_step(std::int32_t f, std::int64_t c) {
     const std::int64_t begin = columns_.offsets[static_cast<std::size_t>(f)];
     const std::int64_t end = columns_.offsets[static_cast<std::size_t>(f) + 1];
-    if (begin == end) return;
+    if (begin == end) return 0;
     const Slope s = sum(begin, end, [&](std::int64_t i, Slope& part) {
       const auto at = static_cast<std::size_t>(i);
       const Slope& row = slopes_[static_cast<std::size_t>(columns_.rows[at])];
@@ -215,10 +270,15 @@ class LinearRounds final : public RoundMaker {
       part.g += row.g * x;
       part.h += row.h * x * x;
     });
-    double& w = weight(f, c);
-    const double by = state_.learning_rate * coordinate_step(s, w, alpha_, lambda_);
+    return coordinate_step(s, weight(f, c), alpha_, lambda_);
+  }
+
+  void step(std::int32_t f, std::int64_t c) {
+    const double by = state_.learning_rate * full_step(f, c);
     if (by == 0) return;
-    w += by;
+    weight(f, c) += by;
+    const std::int64_t begin = columns_.offsets[static_cast<std::size_t>(f)];
+    const std::int64_t end = columns_.offsets[static_cast<std::size_t>(f) + 1];
     for (auto i = static_cast<std::size_t>(begin); i < static_cast<std::size_t>(end); ++i) {
       Slope& row = slopes_[static_cast<std::size_t>(columns_.rows[i])];
       row.g += row.h * columns_.values[i] * by;
@@ -237,7 +297,9 @@ class LinearRounds final : public RoundMaker {
   ColumnStore columns_;
   std::vector<Slope> slopes_;  // (rows) of the output in work
   double alpha_ = 0, lambda_ = 0;
-  std::vector<double> best_;  // weights of the best round
+  Philox random_;                    // of the round
+  std::vector<std::int32_t> order_;  // features, as the selector begins with them
+  std::vector<double> best_;         // weights of the best round
 };
 
 }  // namespace boosting::detail

@@ -44,6 +44,8 @@ struct ObjectiveParams {
   std::int32_t lambdarank_num_pair_per_sample = 0;  ///< 0: 32 for topk, 1 for mean
   bool lambdarank_normalization = true;             ///< by log2(1 + sum) / sum of a group's lambdas
   bool lambdarank_score_normalization = true;       ///< divide a pair by 0.01 + |score difference|
+  bool lambdarank_unbiased = false;                 ///< correct for the positions of rows in groups
+  double lambdarank_bias_norm = 1;                  ///< positions' biases to the power 1/(1 + this)
   bool ndcg_exp_gain = true;                        ///< gain 2^label - 1, else the label
   std::uint64_t seed = 0;                           ///< of drawn pairs
 };

@@ -24,6 +24,22 @@
 QUERN_NAMESPACE_BEGIN
 namespace boosting {
 
+/// A number whose default follows the booster. Until it is given it reads as the default of trees;
+/// Options::settled() puts in that of the booster.
+class BoosterDefault {
+ public:
+  constexpr BoosterDefault(double value) noexcept  // NOLINT: to be written as a number
+      : value_(value), linear_(value) {}
+  constexpr BoosterDefault(double trees, double linear) noexcept : value_(trees), linear_(linear) {}
+
+  constexpr operator double() const noexcept { return value_; }  // NOLINT: reads as one
+  /// The default of gblinear, or what was given.
+  [[nodiscard]] constexpr double linear() const noexcept { return linear_; }
+
+ private:
+  double value_, linear_;
+};
+
 /// What to learn and how. Defaults are XGBoost's, except max_bin 255 (its 256) so that a code is a
 /// byte, missing values included.
 struct Options {
@@ -43,27 +59,30 @@ struct Options {
                                                     ///< them, or pairs a row; 0: 32, or 1
   bool lambdarank_normalization = true;             ///< scale each group's lambdas
   bool lambdarank_score_normalization = true;       ///< scale pairs by their difference of scores
-  bool ndcg_exp_gain = true;                        ///< gain 2^relevance - 1, else the relevance
-  CustomGradients custom_objective = {};            ///< of objective "custom"
-  std::vector<CustomMetric> custom_metrics = {};    ///< reported after those of eval_metric
+  bool lambdarank_unbiased = false;  ///< rank:*: labels are clicks, the rows of a group lie as they
+                                     ///< were shown: correct for their positions
+  double lambdarank_bias_norm = 1;   ///< positions' biases are taken to the power 1 / (1 + this)
+  bool ndcg_exp_gain = true;         ///< gain 2^relevance - 1, else the relevance
+  CustomGradients custom_objective = {};          ///< of objective "custom"
+  std::vector<CustomMetric> custom_metrics = {};  ///< reported after those of eval_metric
   std::vector<double> class_weight = {};  ///< (classes) factors of the weights of rows by label, in
                                           ///< training only; empty: all 1
   std::int32_t num_round = 100;           ///< rounds of boosting, one tree for each output
-  double learning_rate = 0.3;             ///< in (0, 1]; XGBoost's eta
-  std::int32_t max_depth = 6;             ///< longest path, 0: no limit
-  std::int32_t max_leaves = 0;            ///< 0: no limit
+  BoosterDefault learning_rate = {0.3, 0.5};  ///< in (0, 1]; XGBoost's eta; of gblinear 0.5
+  std::int32_t max_depth = 6;                 ///< longest path, 0: no limit
+  std::int32_t max_leaves = 0;                ///< 0: no limit
   std::string tree_method = "hist";  ///< hist: histograms of at most max_bin bins; exact: every
                                      ///< boundary between values (depthwise, numeric features)
   tree::GrowPolicy grow_policy = tree::GrowPolicy::depthwise;
-  double min_child_weight = 1;  ///< least sum of hessians in a child
-  double gamma = 0;             ///< least gain of a split (without the factor 1/2)
-  double reg_lambda = 1;        ///< L2 of leaf weights
-  double reg_alpha = 0;         ///< L1 of leaf weights
-  double max_delta_step = 0;    ///< bound of |leaf weight|, 0: none; for count:poisson also what
-                                ///< damps its hessian, and 0 means XGBoost's default 0.7
-  int gradient_order = 2;       ///< 2: trees of Newton steps (XGBoost); 1: trees fitted to the
-                                ///< negative gradients by least squares, then a line search in
-                                ///< each leaf (Friedman, 2001)
+  double min_child_weight = 1;         ///< least sum of hessians in a child
+  double gamma = 0;                    ///< least gain of a split (without the factor 1/2)
+  BoosterDefault reg_lambda = {1, 0};  ///< L2 of leaf weights, or of linear ones (default 0)
+  double reg_alpha = 0;                ///< L1 of the same
+  double max_delta_step = 0;  ///< bound of |leaf weight|, 0: none; for count:poisson also what
+                              ///< damps its hessian, and 0 means XGBoost's default 0.7
+  int gradient_order = 2;     ///< 2: trees of Newton steps (XGBoost); 1: trees fitted to the
+                              ///< negative gradients by least squares, then a line search in
+                              ///< each leaf (Friedman, 2001)
   std::int32_t num_parallel_tree = 1;  ///< trees of a round and output, each on rows and columns
                                        ///< of its own; their mean is added (a forest a round)
   double subsample = 1;                ///< share of rows drawn for each tree, (0, 1]
@@ -91,9 +110,13 @@ struct Options {
   bool one_drop = false;                ///< dart: drop at least one tree
   std::string sample_type = "uniform";  ///< dart: uniform, or weighted by the trees' weights
   std::string normalize_type = "tree";  ///< dart: weight of new trees, tree or forest
-  std::string feature_selector = "cyclic";    ///< gblinear: order of coordinates, cyclic or shuffle
-  double scale_pos_weight = 1;                ///< factor of the weights of positive rows (logistic)
-  std::optional<double> base_score = {};      ///< prediction to start from; none: the best constant
+  /// gblinear: cyclic, shuffle, random (with replacement), greedy (the longest step next) or
+  /// thrifty (by the length of the steps as the round begins).
+  std::string feature_selector = "cyclic";
+  std::int32_t top_k = 0;                 ///< greedy, thrifty: most steps of a round and output,
+                                          ///< 0: as many as XGBoost takes, features - 1
+  double scale_pos_weight = 1;            ///< factor of the weights of positive rows (logistic)
+  std::optional<double> base_score = {};  ///< prediction to start from; none: the best constant
   std::vector<std::string> eval_metric = {};  ///< names that make_metric() knows; empty: the
                                               ///< objective's own
   std::int32_t early_stopping_rounds = 0;  ///< stop after so many rounds in which the last metric
@@ -121,6 +144,14 @@ struct Options {
   [[nodiscard]] bool is_linear() const { return booster == "gblinear"; }
   /// Whether trees are grown on codes.
   [[nodiscard]] bool is_binned() const { return !is_linear() && tree_method != "exact"; }
+  /// These, with the booster's own defaults where nothing was given.
+  [[nodiscard]] Options settled() const {
+    Options o = *this;
+    if (!is_linear()) return o;
+    o.learning_rate = learning_rate.linear();
+    o.reg_lambda = reg_lambda.linear();
+    return o;
+  }
   /// What a tree needs to know of these.
   [[nodiscard]] tree::GrowOptions grow() const;
 };
@@ -165,7 +196,9 @@ inline void check_boosters(const Options& o, const std::string& function) {
                 {"uniform", "gradient_based", "goss"});
   expect_choice(function, "sample_type", o.sample_type, {"uniform", "weighted"});
   expect_choice(function, "normalize_type", o.normalize_type, {"tree", "forest"});
-  expect_choice(function, "feature_selector", o.feature_selector, {"cyclic", "shuffle"});
+  expect_choice(function, "feature_selector", o.feature_selector,
+                {"cyclic", "shuffle", "random", "greedy", "thrifty"});
+  expect_option(o.top_k >= 0, function, "top_k", ">= 0", o.top_k);
   expect_option(o.num_parallel_tree >= 1 && o.num_parallel_tree <= 65536, function,
                 "num_parallel_tree", "1..65536", o.num_parallel_tree);
   rate("rate_drop", o.rate_drop);
@@ -206,6 +239,8 @@ inline ObjectiveParams Options::objective_params() const {
   p.lambdarank_num_pair_per_sample = lambdarank_num_pair_per_sample;
   p.lambdarank_normalization = lambdarank_normalization;
   p.lambdarank_score_normalization = lambdarank_score_normalization;
+  p.lambdarank_unbiased = lambdarank_unbiased;
+  p.lambdarank_bias_norm = lambdarank_bias_norm;
   p.ndcg_exp_gain = ndcg_exp_gain;
   p.seed = seed;
   return p;
@@ -224,8 +259,9 @@ inline void Options::check(const std::string& function) const {
   share("learning_rate", learning_rate);
   expect_option(max_depth >= 0 && max_depth <= 60, function, "max_depth", "0..60", max_depth);
   expect_option(max_leaves >= 0, function, "max_leaves", ">= 0", max_leaves);
-  expect_option(max_depth > 0 || max_leaves > 0, function, "max_depth",
-                "a limit, or one by max_leaves", 0);
+  if (max_depth == 0 && max_leaves == 0 && !is_linear())
+    throw ValueError(error_text(function, "max_depth", "1..60, or max_leaves above 0 beside it",
+                                "0, and max_leaves 0: trees without any limit"));
   expect_option(
       grow_policy != tree::GrowPolicy::symmetric || max_depth <= tree::symmetric_max_depth,
       function, "max_depth", "at most 16 with grow_policy symmetric", max_depth);
@@ -249,10 +285,14 @@ inline void Options::check(const std::string& function) const {
       expect_option(f >= 0, function, "interaction_constraints", "numbers of features, >= 0", f);
   }
   nonnegative("scale_pos_weight", scale_pos_weight);
+  nonnegative("lambdarank_bias_norm", lambdarank_bias_norm);
   for (std::size_t i = 0; i < quantile_alpha.size(); ++i) {
-    const double below = i > 0 ? quantile_alpha[i - 1] : 0;
-    expect_option(quantile_alpha[i] > below && quantile_alpha[i] < 1, function, "quantile_alpha",
-                  "rising levels between 0 and 1", quantile_alpha[i]);
+    const double a = quantile_alpha[i];
+    expect_option(a > 0 && a < 1, function, "quantile_alpha", "levels above 0 and below 1", a);
+    if (i > 0 && !(a > quantile_alpha[i - 1]))
+      throw ValueError(error_text(
+          function, "quantile_alpha",
+          "a level above " + std::to_string(quantile_alpha[i - 1]) + ", as they rise", a));
   }
   expect_option(!quantile_alpha.empty(), function, "quantile_alpha", "at least one level", 0);
   for (const double w : class_weight) nonnegative("class_weight", w);

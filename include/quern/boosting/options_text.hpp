@@ -53,6 +53,11 @@ requires(std::integral<T> || std::floating_point<T>) void parse_option(std::stri
     bad_option_text(name, std::integral<T> ? "a whole number in range" : "a number", text);
   to = value;
 }
+inline void parse_option(std::string_view name, std::string_view text, BoosterDefault& to) {
+  double value = 0;
+  parse_option(name, text, value);
+  to = value;
+}
 inline void parse_option(std::string_view name, std::string_view text, bool& to) {
   const std::string_view t = trimmed(text);
   if (t != "1" && t != "0" && t != "true" && t != "false" && t != "True" && t != "False")
@@ -182,6 +187,8 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
       {"lambdarank_num_pair_per_sample", set_member<&O::lambdarank_num_pair_per_sample>},
       {"lambdarank_normalization", set_member<&O::lambdarank_normalization>},
       {"lambdarank_score_normalization", set_member<&O::lambdarank_score_normalization>},
+      {"lambdarank_unbiased", set_member<&O::lambdarank_unbiased>},
+      {"lambdarank_bias_norm", set_member<&O::lambdarank_bias_norm>},
       {"ndcg_exp_gain", set_member<&O::ndcg_exp_gain>},
       {"class_weight", set_member<&O::class_weight>},
       {"num_round", set_member<&O::num_round>},
@@ -207,8 +214,6 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
       {"max_cat_to_onehot", set_member<&O::max_cat_to_onehot>},
       {"max_cat_threshold", set_member<&O::max_cat_threshold>},
       {"max_bin", set_member<&O::max_bin>},
-      {"max_cat_to_onehot", set_member<&O::max_cat_to_onehot>},
-      {"max_cat_threshold", set_member<&O::max_cat_threshold>},
       {"monotone_constraints", set_member<&O::monotone_constraints>},
       {"interaction_constraints", set_member<&O::interaction_constraints>},
       {"linear_tree", set_member<&O::linear_tree>},
@@ -219,6 +224,7 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
       {"sample_type", set_member<&O::sample_type>},
       {"normalize_type", set_member<&O::normalize_type>},
       {"feature_selector", set_member<&O::feature_selector>},
+      {"top_k", set_member<&O::top_k>},
       {"scale_pos_weight", set_member<&O::scale_pos_weight>},
       {"base_score", set_member<&O::base_score>},
       {"eval_metric", set_member<&O::eval_metric>},
@@ -290,17 +296,35 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
   return std::string(best);
 }
 
+/// What to say of a name that is no option.
+[[nodiscard]] inline std::string instead_of_option(std::string_view name) {
+  static const std::map<std::string_view, std::string_view> reasons = {
+      {"device", "none: training is on processors"},
+      {"updater", "tree_method or booster: updaters have no names here"},
+      {"multi_strategy", "none: each output has trees of its own"},
+      {"process_type", "none: trees of a model are not refreshed"},
+      {"max_cached_hist_node", "none: histograms are kept as they are needed"},
+      {"enable_categorical", "none: categories are marked in Dataset::feature_kinds"},
+  };
+  const auto known = reasons.find(name);
+  return known != reasons.end() ? std::string(known->second)
+                                : "a name such as '" + nearest_option(name) + "'";
+}
+
+[[nodiscard]] inline std::string find_option(const char* function, std::string_view name) {
+  const auto alias = option_aliases().find(name);
+  const std::string_view real = alias == option_aliases().end() ? name : alias->second;
+  if (option_setters().contains(real)) return std::string(real);
+  throw ValueError(
+      error_text(function, "option", instead_of_option(name), "'" + std::string(name) + "'"));
+}
+
 }  // namespace detail
 
 /// The name of an option, whatever alias it is called by ("eta" is learning_rate); ValueError with
 /// the nearest name where there is none.
 [[nodiscard]] inline std::string option_name(std::string_view name) {
-  const auto alias = detail::option_aliases().find(name);
-  const std::string_view real = alias == detail::option_aliases().end() ? name : alias->second;
-  if (detail::option_setters().contains(real)) return std::string(real);
-  throw ValueError(error_text("quern::boosting::option_name", "option",
-                              "a name such as '" + detail::nearest_option(name) + "'",
-                              "'" + std::string(name) + "'"));
+  return detail::find_option("quern::boosting::option_name", name);
 }
 
 /// Names of all options that texts can set, in alphabetical order.
@@ -314,25 +338,17 @@ inline void set_sampling(Options& o, std::string_view, std::string_view text) {
 /// lists of lists as "[[0, 1], [2, 3]]". ValueError for a name or a text that is none; ranges are
 /// checked by Options::check.
 inline void set_option(Options& options, std::string_view name, std::string_view text) {
-  const std::string real = option_name(name);
+  const std::string real = detail::find_option("quern::boosting::set_option", name);
   detail::option_setters().at(real)(options, name, text);
 }
 
-/// Options from names and texts over \p defaults. Where the booster is gblinear, a learning rate
-/// and a reg_lambda that are not given become XGBoost's defaults for it, 0.5 and 0.
+/// Options from names and texts over \p defaults, settled (Options::settled).
 ///
 ///     auto options = options_from({{"objective", "binary:logistic"}, {"eta", "0.1"}});
 [[nodiscard]] inline Options options_from(const std::map<std::string, std::string>& texts,
                                           Options defaults = {}) {
-  bool rate = false, lambda = false;
-  for (const auto& [name, text] : texts) {
-    set_option(defaults, name, text);
-    rate = rate || option_name(name) == "learning_rate";
-    lambda = lambda || option_name(name) == "reg_lambda";
-  }
-  if (defaults.is_linear() && !rate) defaults.learning_rate = 0.5;
-  if (defaults.is_linear() && !lambda) defaults.reg_lambda = 0;
-  return defaults;
+  for (const auto& [name, text] : texts) set_option(defaults, name, text);
+  return defaults.settled();
 }
 
 /// "name=value" as its two parts; ValueError without a "=".

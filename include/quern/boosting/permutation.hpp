@@ -225,10 +225,7 @@ inline void check_permutation(const Model& model, const tree::Dataset& data,
         error_text(function, "features", std::to_string(model.features) + " columns", data.cols()));
   if (static_cast<std::int64_t>(data.labels.size()) != data.rows())
     throw ShapeError(error_text(function, "labels", "one a row", data.labels.size()));
-  if (!data.base_margin.empty() &&
-      static_cast<std::int64_t>(data.base_margin.size()) != data.rows() * model.outputs)
-    throw ShapeError(
-        error_text(function, "base_margin", "rows * outputs values", data.base_margin.size()));
+  tree::detail::check_base_margin(function, "base_margin", data, model.outputs);
   if (options.repeats < 1)
     throw ValueError(error_text(function, "repeats", "at least 1", options.repeats));
 }

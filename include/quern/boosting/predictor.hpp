@@ -94,10 +94,8 @@ class Predictor {
   void margins(const tree::Dataset& data, MatrixView<Out> out,
                const PredictOptions& options = {}) const {
     check_names(data.feature_names);
-    if (!data.base_margin.empty() &&
-        static_cast<std::int64_t>(data.base_margin.size()) != data.rows() * outputs())
-      throw ShapeError(error_text("quern::boosting::Predictor::margins", "base_margin",
-                                  "rows * outputs values", data.base_margin.size()));
+    tree::detail::check_base_margin("quern::boosting::Predictor::margins", "base_margin", data,
+                                    outputs());
     if (data.base_margin.empty()) return margins(data.features, out, options);
     std::vector<double> sums(data.base_margin.size());
     const MatrixView<double> sum(sums.data(), {out.rows(), out.cols()});

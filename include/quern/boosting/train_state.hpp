@@ -11,10 +11,12 @@
 #include "quern/boosting/options.hpp"
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/dataset.hpp"
 #include "quern/tree/gradient.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,6 +36,23 @@ namespace boosting::detail {
   targets.lower = data.label_lower_bound;
   targets.upper = data.label_upper_bound;
   return targets;
+}
+
+/// Classes, or outputs of a custom objective.
+[[nodiscard]] inline std::int32_t classes_of(const char* function, const Options& options,
+                                             const Targets& targets) {
+  if (options.objective == "custom") return (std::max)(options.num_class, 1);
+  if (!options.objective.starts_with("multi:")) {
+    if (options.num_class > 1)
+      throw ValueError(
+          error_text(function, "num_class", "0 or 1 for " + options.objective, options.num_class));
+    return 1;
+  }
+  if (options.num_class > 0) return options.num_class;
+  float top = 1;
+  for (const float y : targets.labels) top = (std::max)(top, y);
+  if (!(top < 65536)) throw ValueError(error_text(function, "labels", "classes below 65536", top));
+  return static_cast<std::int32_t>(top) + 1;
 }
 
 /// One data set while a model grows.
@@ -65,10 +84,12 @@ struct TrainState {
   }
 };
 
-/// Gradients at the training rows' margins.
+/// Gradients at the training rows' margins, once a round.
 inline void find_gradients(TrainState& state) {
   state.objective->all_gradients(state.train.margins.data(), state.train.targets, state.round,
                                  state.gradients.data(), state.options.nthread);
+  state.objective->finish_round(state.train.margins.data(), state.train.targets, state.round,
+                                state.options.nthread);
 }
 
 /// The part of training that differs between boosters.

@@ -48,7 +48,7 @@ class Trainer {
  public:
   /// \p before: the model to go on from, or null.
   Trainer(const Options& options, const Model* before) : before_(before) {
-    state_.options = options;
+    state_.options = options.settled();
   }
 
   [[nodiscard]] Trained train(const tree::Dataset& data, const FitOptions& fit) {
@@ -75,7 +75,7 @@ class Trainer {
       round(r, fit);
       evaluation_.measure(state_, history_);
       history_.seconds.push_back(seconds_since(start));
-      result.cancelled = !tell(fit, r + 1);
+      result.cancelled = !detail::tell_progress(fit, history_, r + 1, rounds);
       const bool stop = stop_early(), wanted = call_back(r + 1, fit);
       go_on = !result.cancelled && !stop && wanted;
     }
@@ -121,10 +121,11 @@ class Trainer {
     train.name = "train";
     train.data = &data;
     train.targets = detail::targets_of(data);
-    state_.objective = options.make_objective(classes(train.targets));
+    state_.objective = options.make_objective(detail::classes_of(function, options, train.targets));
     state_.objective->check(train.targets);
     weigh_classes();
     start_model(data);
+    tree::detail::check_base_margin(function, "base_margin", data, state_.model.outputs);
     first_round_ = static_cast<std::uint64_t>(state_.model.rounds());
     if (options.is_binned()) {
       const auto start = Clock::now();
@@ -206,24 +207,6 @@ class Trainer {
                                       "features below " + std::to_string(data.cols()), f));
   }
 
-  /// Classes, or outputs of a custom objective.
-  [[nodiscard]] std::int32_t classes(const Targets& targets) const {
-    const Options& options = state_.options;
-    if (options.objective == "custom") return (std::max)(options.num_class, 1);
-    if (!options.objective.starts_with("multi:")) {
-      if (options.num_class > 1)
-        throw ValueError(error_text(function, "num_class", "0 or 1 for " + options.objective,
-                                    options.num_class));
-      return 1;
-    }
-    if (options.num_class > 0) return options.num_class;
-    float top = 1;
-    for (const float y : targets.labels) top = (std::max)(top, y);
-    if (!(top < 65536))
-      throw ValueError(error_text(function, "labels", "classes below 65536", top));
-    return static_cast<std::int32_t>(top) + 1;
-  }
-
   void start_model(const tree::Dataset& data) {
     Model& model = state_.model;
     if (before_ != nullptr && (!before_->trees.empty() || before_->is_linear())) {
@@ -289,9 +272,6 @@ class Trainer {
     const auto k = static_cast<std::size_t>(state_.model.outputs);
     std::vector<float> margins(static_cast<std::size_t>(data.rows()) * k);
     const bool own = !data.base_margin.empty();
-    if (own && data.base_margin.size() != margins.size())
-      throw ShapeError(
-          error_text(function, "base_margin", "rows * outputs values", data.base_margin.size()));
     for (std::size_t i = 0; i < margins.size(); ++i)
       margins[i] = own ? data.base_margin[i] : static_cast<float>(state_.model.base_margin[i % k]);
     return margins;
@@ -333,6 +313,8 @@ class Trainer {
       throw ShapeError(error_text(function, "features of " + set.name,
                                   std::to_string(state_.model.features) + " columns", d.cols()));
     check_kinds(set);
+    tree::detail::check_base_margin(function, "base_margin of " + set.name, d,
+                                    state_.model.outputs);
     state_.objective->check(targets);
     detail::SetState state;
     state.name = set.name;
@@ -385,17 +367,6 @@ class Trainer {
     for (const std::shared_ptr<Callback>& callback : fit.callbacks)
       go_on = callback->after_round(view(done)) && go_on;
     return go_on;
-  }
-
-  /// False when the progress callback cancels.
-  bool tell(const FitOptions& fit, std::int64_t done) const {
-    if (!fit.progress) return true;
-    std::vector<std::string> names;
-    std::vector<Metric> values;
-    for (const Curve& c : history_.curves) names.push_back(c.set + " " + c.metric);
-    for (std::size_t i = 0; i < names.size(); ++i)
-      values.push_back({names[i], history_.curves[i].values.back()});
-    return fit.progress({"boosting rounds", done, state_.options.num_round, values});
   }
 
   /// True when the curve has not improved for long enough; the best round is kept in mind.

@@ -10,6 +10,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/io/detail/lightgbm_layout.hpp"
+#include "quern/io/detail/scalar_trees.hpp"
 #include "quern/io/lightgbm_objective.hpp"
 
 #include <algorithm>
@@ -32,15 +33,9 @@ class LightgbmWriter {
  public:
   /// \p function names the public function that was called.
   LightgbmWriter(const boosting::Model& model, std::string function)
-      : model_(model), function_(std::move(function)) {
-    model.check(function_);
+      : function_(std::move(function)), scalar_(model, function_), model_(scalar_.get()) {
     if (model.is_linear())
       throw ValueError(error_text(function_, "model", "trees", "a linear model"));
-    for (std::size_t t = 0; t < model.trees.size(); ++t) {
-      if (model.trees[t].outputs > 1)
-        throw ValueError(error_text(function_, "model, tree " + std::to_string(t),
-                                    "one value a leaf", model.trees[t].outputs));
-    }
   }
 
   [[nodiscard]] std::string write() {
@@ -236,8 +231,9 @@ class LightgbmWriter {
          [&](std::size_t i) { return functions.coefficients[term(i)] * weight_; });
   }
 
-  const boosting::Model& model_;
   std::string function_;
+  ScalarModel scalar_;
+  const boosting::Model& model_;
   std::string out_;
   double weight_ = 1;  // of the tree in work
   double add_ = 0;     // to its leaves

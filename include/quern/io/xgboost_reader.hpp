@@ -83,6 +83,8 @@ class XgboostReader : public JsonValues {
     model.objective = text(get(get(learner, "objective"), "name"));
     read_booster(get(learner, "gradient_booster"), model);
     read_outputs(param, model);
+    // A logistic model of several targets: each is told from the others by itself.
+    if (model.objective == "binary:logistic" && model.outputs > 1) model.objective = "multi:ova";
     read_objective(get(learner, "objective"), model);
     read_feature_lists(learner, model);
     if (find(learner, "attributes") != nullptr) read_attributes(get(learner, "attributes"), model);

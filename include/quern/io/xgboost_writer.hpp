@@ -11,6 +11,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/io/detail/level_order.hpp"
+#include "quern/io/detail/scalar_trees.hpp"
 #include "quern/io/document_sinks.hpp"
 #include "quern/io/xgboost_base_score.hpp"
 #include "quern/tree/float_key.hpp"
@@ -37,12 +38,12 @@ class XgboostWriter {
  public:
   /// \p function names the public function that was called.
   XgboostWriter(const boosting::Model& model, std::string function)
-      : model_(model), function_(std::move(function)) {
-    model.check(function_);
-    for (std::size_t t = 0; t < model.trees.size(); ++t) check_tree(t);
+      : function_(std::move(function)),
+        scalar_(model, function_),
+        model_(scalar_.get()),
+        objective_(name_of(model.objective)) {
+    for (std::size_t t = 0; t < model_.trees.size(); ++t) check_tree(t);
     check_utf8("objective", model.objective);
-    if (model.objective == "multi:ova")
-      throw ValueError(error_text(function_, "objective", "one that XGBoost has", "multi:ova"));
     for (const std::string& name : model.feature_names) check_utf8("feature_names", name);
     choose_base_scores();
   }
@@ -73,11 +74,16 @@ class XgboostWriter {
   }
 
  private:
+  /// One against all others is to XGBoost a logistic model of several targets; to it a custom loss
+  /// is one whose margins are the predictions.
+  [[nodiscard]] static std::string name_of(const std::string& objective) {
+    if (objective == "multi:ova") return "binary:logistic";
+    return objective == "custom" ? "reg:squarederror" : objective;
+  }
+
   void check_tree(std::size_t t) const {
     const tree::Tree& tree = model_.trees[t];
     const std::string where = "model, tree " + std::to_string(t);
-    if (tree.outputs > 1)
-      throw ValueError(error_text(function_, where, "one value a leaf", tree.outputs));
     if (!tree.linear.empty())
       throw ValueError(error_text(function_, where, "constant leaves",
                                   "linear leaves, which XGBoost does not have"));
@@ -98,7 +104,7 @@ class XgboostWriter {
   /// Where the float of a base score is too coarse (a logistic margin of 10 moves by 1e-3), the
   /// first tree of the output, or the linear bias, takes the rest.
   void choose_base_scores() {
-    const BaseScoreLink link = base_score_link(model_.objective);
+    const BaseScoreLink link = base_score_link(objective_);
     first_tree_add_.assign(model_.trees.size(), 0.0);
     for (std::size_t k = 0; k < model_.base_margin.size(); ++k) {
       // XGBoost's gblinear starts every output from the first one's base score.
@@ -322,7 +328,7 @@ class XgboostWriter {
     out_.template numbers<T>(values.size(), [&](std::size_t i) { return values[i]; });
   }
 
-  [[nodiscard]] bool classes() const { return model_.objective.starts_with("multi:"); }
+  [[nodiscard]] bool classes() const { return objective_.starts_with("multi:"); }
 
   void learner_param() {
     // A vector in a string, as XGBoost 3 has it.
@@ -350,11 +356,10 @@ class XgboostWriter {
     return {text, end};
   }
 
-  /// XGBoost wants each objective's parameters. To it a custom loss is one whose margins are the
-  /// predictions.
+  /// XGBoost wants each objective's parameters.
   void objective() {
     static constexpr const char* aft_names[] = {"normal", "logistic", "extreme"};
-    const std::string name = model_.objective == "custom" ? "reg:squarederror" : model_.objective;
+    const std::string& name = objective_;
     const boosting::ObjectiveParams& params = model_.objective_params;
     out_.begin_object();
     member("name", name);
@@ -390,8 +395,10 @@ class XgboostWriter {
     out_.end_object();
   }
 
-  const boosting::Model& model_;
   std::string function_;
+  ScalarModel scalar_;
+  const boosting::Model& model_;
+  std::string objective_;  // XGBoost's name
   Sink out_;
   std::vector<float> base_scores_;
   std::vector<double> first_tree_add_;  // to every leaf

@@ -180,6 +180,18 @@ void check_features(const std::string& function, const CsrView<T>& m) {
   }
 }
 
+/// Throws unless \p data has no base margins or one for each row and output.
+inline void check_base_margin(const std::string& function, const std::string& field,
+                              const Dataset& data, std::int64_t outputs) {
+  const auto got = static_cast<std::int64_t>(data.base_margin.size());
+  if (got == 0 || got == data.rows() * outputs) return;
+  throw ShapeError(error_text(function, field,
+                              std::to_string(data.rows() * outputs) + " values (" +
+                                  std::to_string(data.rows()) + " rows x " +
+                                  std::to_string(outputs) + " outputs) or none",
+                              got));
+}
+
 inline void check_margin_length(const std::string& function, std::size_t size, std::int64_t rows) {
   const auto got = static_cast<std::int64_t>(size);
   if (got == 0 || (rows > 0 && got % rows == 0)) return;

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes gblinear.txt: small weighted data with missing values, and what XGBoost's gblinear
-(updater coord_descent, cyclic) makes of them. Whitespace between all numbers:
+(updater coord_descent) makes of them. Whitespace between all numbers:
 
     rows features
     x (rows, features), nan is missing
     y_reg (rows), y_class (rows), row weights (rows)
-    then until the end, for each case: objective classes rounds eta lambda alpha, and the weights
-    (features + 1, outputs), biases last. base_score is 0.5 in all of them.
+    then until the end, for each case: objective classes rounds eta lambda alpha feature_selector
+    top_k, and the weights (features + 1, outputs), biases last. base_score is 0.5 in all of them.
+Made with XGBoost 3.2.0.
 """
 import json
 import sys
@@ -24,12 +25,18 @@ x[rng.random((n, m)) < 0.1] = np.nan
 w = rng.uniform(0.5, 2.0, size=n).astype(np.float32)
 
 cases = [
-    ("reg:squarederror", 1, 1, 0.5, 0.0, 0.0),
-    ("reg:squarederror", 1, 7, 0.3, 0.01, 0.02),
-    ("reg:squarederror", 1, 400, 0.5, 0.01, 0.02),
-    ("binary:logistic", 1, 5, 0.5, 0.001, 0.0),
-    ("binary:logistic", 1, 400, 0.5, 0.01, 0.005),
-    ("multi:softprob", 3, 4, 0.4, 0.001, 0.001),
+    ("reg:squarederror", 1, 1, 0.5, 0.0, 0.0, "cyclic", 0),
+    ("reg:squarederror", 1, 7, 0.3, 0.01, 0.02, "cyclic", 0),
+    ("reg:squarederror", 1, 400, 0.5, 0.01, 0.02, "cyclic", 0),
+    ("binary:logistic", 1, 5, 0.5, 0.001, 0.0, "cyclic", 0),
+    ("binary:logistic", 1, 400, 0.5, 0.01, 0.005, "cyclic", 0),
+    ("multi:softprob", 3, 4, 0.4, 0.001, 0.001, "cyclic", 0),
+    ("reg:squarederror", 1, 1, 0.5, 0.0, 0.0, "greedy", 0),
+    ("reg:squarederror", 1, 4, 0.3, 0.01, 0.02, "greedy", 2),
+    ("multi:softprob", 3, 3, 0.4, 0.001, 0.001, "greedy", 3),
+    ("reg:squarederror", 1, 1, 0.5, 0.0, 0.0, "thrifty", 0),
+    ("binary:logistic", 1, 6, 0.5, 0.001, 0.001, "thrifty", 2),
+    ("multi:softprob", 3, 3, 0.4, 0.001, 0.001, "thrifty", 4),
 ]
 
 
@@ -43,17 +50,18 @@ with open(sys.argv[1] if len(sys.argv) > 1 else "gblinear.txt", "w") as out:
         out.write(numbers(row) + "\n")
     for values in (y_reg, y_class, w):
         out.write(numbers(values) + "\n")
-    for objective, classes, rounds, eta, reg_lambda, alpha in cases:
+    for objective, classes, rounds, eta, reg_lambda, alpha, selector, top_k in cases:
         y = y_reg if objective.startswith("reg:") else y_class
         if objective.startswith("binary:"):
             y = (y_class > 0).astype(np.float32)
-        param = dict(booster="gblinear", updater="coord_descent", feature_selector="cyclic",
-                     objective=objective, eta=eta, alpha=alpha, base_score=0.5, nthread=1)
+        param = dict(booster="gblinear", updater="coord_descent", feature_selector=selector,
+                     top_k=top_k, objective=objective, eta=eta, alpha=alpha, base_score=0.5,
+                     nthread=1)
         param["lambda"] = reg_lambda
         if classes > 1:
             param["num_class"] = classes
         booster = xgb.train(param, xgb.DMatrix(x, y, weight=w), rounds)
         model = json.loads(booster.save_raw("json"))
         weights = model["learner"]["gradient_booster"]["model"]["weights"]
-        out.write(f"{objective} {classes} {rounds} {eta} {reg_lambda} {alpha}\n")
+        out.write(f"{objective} {classes} {rounds} {eta} {reg_lambda} {alpha} {selector} {top_k}\n")
         out.write(numbers(np.asarray(weights, dtype=np.float32)) + "\n")

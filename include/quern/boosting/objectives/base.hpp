@@ -97,6 +97,15 @@ class Objective {
         },
         threads);
   }
+  /// After all_gradients() of a round of training: what the next round's are to know of this one's
+  /// margins.
+  virtual void finish_round(const float* margins, const Targets& targets, std::uint64_t round,
+                            int threads) {
+    static_cast<void>(margins);
+    static_cast<void>(targets);
+    static_cast<void>(round);
+    static_cast<void>(threads);
+  }
   /// True for losses that are sums over rows, so that gradients() serves any part of them.
   [[nodiscard]] virtual bool separable() const { return true; }
   /// Predictions from \p rows rows of margins, in place.

@@ -14,6 +14,15 @@
 /// log2(1 + S) / S with S the sum of 2 |g| over its pairs (lambdarank_normalization; by 1 / number
 /// of drawn pairs a row for the mean method). Ties of margins keep the order of the rows.
 ///
+/// With lambdarank_unbiased (Z. Hu et al., "Unbiased LambdaMART", 2019), rows lie in their groups
+/// as they were shown, and a pair of positions i (the larger label) and j is divided by t+_i t-_j.
+/// From the pairs' costs c = log(1 + e^(m_i - m_j)) D, with p = 1 / (1 + lambdarank_bias_norm),
+/// each round finds for the next (equations 30 and 31)
+///
+///     t+_i = (L_i / L_0)^p, L_i = sum of c / t-_j;   t-_j = (M_j / M_0)^p, M_j = sum of c / t+_i
+///
+/// over all groups, for as many positions as topk has ranks, or up to 32. They start at 1.
+///
 /// Different from XGBoost: weights are the rows', and all rows of a group must have the same one;
 /// groups weigh weight * groups / sum of group weights. Pairs of the mean method are drawn by
 /// Philox from (seed, round, group).
@@ -200,9 +209,33 @@ class LambdaRank final : public Objective {
         targets.groups(),
         [&](std::int64_t g) { group_gradients(margins, targets, g, round, norm, out); }, threads);
   }
+  void finish_round(const float* margins, const Targets& targets, std::uint64_t round,
+                    int threads) override {
+    if (!params_.lambdarank_unbiased) return;
+    if (bias_.plus.empty()) bias_.plus = bias_.minus = Column(positions(targets), 1.0);
+    Costs costs{Column(static_cast<std::size_t>(targets.rows()), 0.0), {}};
+    costs.minus = costs.plus;
+    parallel_for(
+        targets.groups(),
+        [&](std::int64_t g) { group_gradients(margins, targets, g, round, 1, nullptr, &costs); },
+        threads);
+    update_positions(targets, costs);
+  }
   void transform(float*, std::int64_t) const override {}
 
+  /// t+ of positions, and t-; empty before the first round and unless lambdarank_unbiased.
+  [[nodiscard]] const std::vector<double>& bias_plus() const noexcept { return bias_.plus; }
+  [[nodiscard]] const std::vector<double>& bias_minus() const noexcept { return bias_.minus; }
+
  private:
+  using Column = std::vector<double>;
+  static constexpr double least_bias = 1e-16;
+
+  /// Sums of costs by row (plus: as the row with the larger label), or biases by position.
+  struct Costs {
+    Column plus, minus;
+  };
+
   struct Sum {
     double g = 0;
     double h = 0;
@@ -216,10 +249,13 @@ class LambdaRank final : public Objective {
     bool spread = false;             ///< whether the margins differ
     std::vector<Sum> sums;           ///< by row
     double total = 0;
+    double* plus = nullptr;  ///< costs by row, or null: not asked for
+    double* minus = nullptr;
   };
 
   void group_gradients(const float* margins, const Targets& targets, std::int64_t g,
-                       std::uint64_t round, double norm, tree::GradientPair* out) const {
+                       std::uint64_t round, double norm, tree::GradientPair* out,
+                       Costs* costs = nullptr) const {
     const std::int64_t begin = targets.group_begin(g);
     const auto size = static_cast<std::size_t>(targets.group_end(g) - begin);
     if (size == 0) return;
@@ -231,6 +267,10 @@ class LambdaRank final : public Objective {
           static_cast<double>(targets.label(begin + static_cast<std::int64_t>(row))));
     group.spread = group.margins[group.order.front()] != group.margins[group.order.back()];
     group.sums.resize(size);
+    if (costs != nullptr) {
+      group.plus = costs->plus.data() + begin;
+      group.minus = costs->minus.data() + begin;
+    }
     const bool topk = params_.lambdarank_pair_method == LambdarankPairs::topk;
     const detail::SwapCost cost(kind_, group.labels, topk ? pairs_ : size, params_.ndcg_exp_gain);
     if (topk)
@@ -239,6 +279,7 @@ class LambdaRank final : public Objective {
       visit_drawn(
           group, cost,
           Philox(params_.seed, "rank pairs", round * 0x100000000u + static_cast<std::uint64_t>(g)));
+    if (costs != nullptr) return;
     const double scale = scale_of(group, topk) * norm * static_cast<double>(targets.weight(begin));
     for (std::size_t i = 0; i < size; ++i) {
       const double h = (std::max)(group.sums[i].h * scale, 0.0);
@@ -292,6 +333,8 @@ class LambdaRank final : public Objective {
     double delta = cost(high, low);
     if (params_.lambdarank_score_normalization && group.spread)
       delta /= 0.01 + std::fabs(difference);
+    if (group.plus != nullptr) return add_cost(group, winner, loser, difference, delta);
+    delta /= bias_of(winner, loser);
     const double s = detail::sigmoid(difference);
     const double lambda = (1 - s) * delta;
     const double h = 2 * (std::max)(s * (1 - s), 1e-16) * delta;
@@ -302,10 +345,57 @@ class LambdaRank final : public Objective {
     group.total += 2 * lambda;
   }
 
+  /// What a pair of positions is divided by.
+  [[nodiscard]] double bias_of(std::size_t winner, std::size_t loser) const {
+    const std::size_t k = bias_.plus.size();
+    if (winner >= k || loser >= k) return 1;
+    const double plus = bias_.plus[winner], minus = bias_.minus[loser];
+    return plus >= least_bias && minus >= least_bias ? plus * minus : 1;
+  }
+
+  void add_cost(Group& group, std::size_t winner, std::size_t loser, double difference,
+                double delta) const {
+    const std::size_t k = bias_.plus.size();
+    if (winner >= k || loser >= k) return;
+    const double plus = bias_.plus[winner], minus = bias_.minus[loser];
+    const double above = (std::max)(difference, 0.0);
+    const double cost = (above + std::log1p(std::exp(-std::fabs(difference)))) * delta;
+    if (minus >= least_bias) group.plus[winner] += cost / minus;
+    if (plus >= least_bias) group.minus[loser] += cost / plus;
+  }
+
+  [[nodiscard]] std::size_t positions(const Targets& targets) const {
+    const bool topk = params_.lambdarank_pair_method == LambdarankPairs::topk;
+    std::int64_t largest = 0;
+    for (std::int64_t g = 0; g < targets.groups(); ++g)
+      largest = (std::max)(largest, targets.group_end(g) - targets.group_begin(g));
+    return (std::min)(static_cast<std::size_t>(largest), topk ? pairs_ : std::size_t{32});
+  }
+
+  void update_positions(const Targets& targets, const Costs& costs) {
+    const std::size_t k = bias_.plus.size();
+    if (k == 0) return;
+    const double power = 1 / (1 + params_.lambdarank_bias_norm);
+    const auto update = [&](const Column& by_row, Column& bias) {
+      Column sums(k, 0.0);
+      for (std::int64_t g = 0; g < targets.groups(); ++g) {
+        const std::int64_t begin = targets.group_begin(g);
+        const auto size = static_cast<std::size_t>(targets.group_end(g) - begin);
+        for (std::size_t i = 0; i < (std::min)(size, k); ++i)
+          sums[i] += by_row[static_cast<std::size_t>(begin) + i];
+      }
+      for (std::size_t i = 0; i < k && sums[0] >= least_bias; ++i)
+        bias[i] = std::pow(sums[i] / sums[0], power);
+    };
+    update(costs.plus, bias_.plus);
+    update(costs.minus, bias_.minus);
+  }
+
   std::string name_;
   ObjectiveParams params_;
   detail::SwapCost::Kind kind_;
   std::size_t pairs_;
+  Costs bias_;  // by position
 };
 
 }  // namespace boosting
