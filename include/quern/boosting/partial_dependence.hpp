@@ -19,11 +19,10 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/detail/copy_rows.hpp"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 #include <variant>
@@ -42,24 +41,6 @@ namespace detail {
 
 inline constexpr std::int64_t dependence_block = 512;
 
-/// Rows of a block, dense: what CSR does not store is missing.
-template <class T>
-void copy_rows(const MatrixView<const T>& x, BlockRange rows, T* to) {
-  for (std::int64_t r = rows.begin; r < rows.end; ++r)
-    for (Index f = 0; f < x.cols(); ++f) *to++ = x(r, f);
-}
-template <class T>
-void copy_rows(const tree::CsrView<T>& x, BlockRange rows, T* to) {
-  std::fill_n(to, rows.size() * x.cols, std::numeric_limits<T>::quiet_NaN());
-  for (std::int64_t r = rows.begin; r < rows.end; ++r, to += x.cols) {
-    const auto row = static_cast<std::size_t>(r);
-    for (std::int64_t i = x.row_offsets[row]; i < x.row_offsets[row + 1]; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      to[x.columns[at]] = x.values[at];
-    }
-  }
-}
-
 /// Sums of one block's outputs, by weight, with \p columns set to \p values.
 template <class View>
 void add_dependence(const Predictor& predictor, const View& x, const std::vector<float>& weights,
@@ -71,7 +52,7 @@ void add_dependence(const Predictor& predictor, const View& x, const std::vector
   const auto k = static_cast<std::int64_t>(sums.size());
   std::vector<T> values(static_cast<std::size_t>(n * features));
   std::vector<double> out(static_cast<std::size_t>(n * k));
-  copy_rows(x, rows, values.data());
+  tree::detail::copy_rows(x, rows, values.data());
   for (std::size_t c = 0; c < columns.size(); ++c)
     for (std::int64_t r = 0; r < n; ++r)
       values[static_cast<std::size_t>(r * features + columns[c])] =

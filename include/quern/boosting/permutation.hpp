@@ -21,6 +21,7 @@
 #include "quern/core/progress.hpp"
 #include "quern/core/random.hpp"
 #include "quern/tree/dataset.hpp"
+#include "quern/tree/detail/copy_rows.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -71,23 +72,6 @@ T value_at(const tree::CsrView<T>& x, std::int64_t r, std::int64_t f) {
   const auto at = std::lower_bound(first, last, static_cast<std::int32_t>(f));
   if (at == last || *at != f) return std::numeric_limits<T>::quiet_NaN();
   return x.values[static_cast<std::size_t>(at - x.columns.begin())];
-}
-
-template <class T>
-void copy_rows(const MatrixView<const T>& x, BlockRange rows, T* out) {
-  for (std::int64_t r = rows.begin; r < rows.end; ++r)
-    for (Index f = 0; f < x.cols(); ++f) *out++ = x(r, f);
-}
-template <class T>
-void copy_rows(const tree::CsrView<T>& x, BlockRange rows, T* out) {
-  std::fill_n(out, rows.size() * x.cols, std::numeric_limits<T>::quiet_NaN());
-  for (std::int64_t r = rows.begin; r < rows.end; ++r, out += x.cols) {
-    const std::int64_t end = x.row_offsets[static_cast<std::size_t>(r) + 1];
-    for (std::int64_t i = x.row_offsets[static_cast<std::size_t>(r)]; i < end; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      out[x.columns[at]] = x.values[at];
-    }
-  }
 }
 
 inline bool uses_feature(const Model& model, std::int64_t feature) {
@@ -170,7 +154,7 @@ class Shuffler {
     using T = decltype(value_at(x_, 0, 0));
     const std::int64_t cols = tree::detail::cols_of(x_), k = model_.outputs;
     std::vector<T> copy(static_cast<std::size_t>(range.size() * cols));
-    copy_rows(x_, range, copy.data());
+    tree::detail::copy_rows(x_, range, copy.data());
     for (std::int64_t r = range.begin; feature >= 0 && r < range.end; ++r) {
       copy[static_cast<std::size_t>((r - range.begin) * cols + feature)] =
           value_at(x_, order[static_cast<std::size_t>(r)], feature);
