@@ -26,7 +26,7 @@ std::vector<std::int32_t> table_of(std::vector<float> thresholds) {
   return keys;
 }
 
-TEST(CodeBuckets, BucketsRiseWithTheKeyAndStayInRange) {
+TEST(CodeBucketMaps, BucketsRiseWithTheKeyAndStayInRange) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal(3, 10);
   std::vector<float> values;
@@ -48,7 +48,7 @@ TEST(CodeBuckets, BucketsRiseWithTheKeyAndStayInRange) {
   }
 }
 
-TEST(CodeBuckets, TheFullestHasTheLongestRun) {
+TEST(CodeBucketMaps, TheFullestHasTheLongestRun) {
   const auto table = table_of({1, 1.0001f, 1.0002f, 50, 100});
   const CodeBuckets map = value_buckets(table.front(), table.back() + 1);
   ASSERT_NE(map.scale, 0);
@@ -57,7 +57,7 @@ TEST(CodeBuckets, TheFullestHasTheLongestRun) {
 }
 
 /// A row's search begins at the number of thresholds in the buckets before its own.
-TEST(CodeBuckets, StartsCountTheThresholdsBefore) {
+TEST(CodeBucketMaps, StartsCountTheThresholdsBefore) {
   std::mt19937 random(2);
   std::uniform_real_distribution<float> uniform(-5, 5);
   std::vector<float> values;
@@ -76,7 +76,7 @@ TEST(CodeBuckets, StartsCountTheThresholdsBefore) {
   }
 }
 
-TEST(CodeBuckets, NoneWhereThresholdsCrowd) {
+TEST(CodeBucketMaps, NoneWhereThresholdsCrowd) {
   std::vector<std::int32_t> table;
   for (std::int32_t i = 0; i < 200; ++i) table.push_back(float_key(1.0f) + i);
   table.push_back(float_key(1e30f));
