@@ -4,6 +4,8 @@
 
 #include "peers/protocol.hpp"
 
+#include "quern/ensemble/adaboost.hpp"
+#include "quern/ensemble/decision_tree.hpp"
 #include "quern/ensemble/extra_trees.hpp"
 #include "quern/ensemble/random_forest.hpp"
 #include "quern/version.hpp"
@@ -18,6 +20,8 @@
 
 namespace {
 
+using quern::ensemble::AdaBoostClassifier;
+using quern::ensemble::DecisionTreeClassifier;
 using quern::ensemble::ExtraTreesClassifier;
 using quern::ensemble::Features;
 using quern::ensemble::RandomForestClassifier;
@@ -63,7 +67,10 @@ class EnsembleDriver : public peers::Driver {
       labels.push_back(static_cast<std::int32_t>(y.data<float>()[r]));
     const auto classes = *std::max_element(labels.begin(), labels.end()) + 1;
     const auto trees = static_cast<std::int32_t>(command.integer("trees", 100));
-    if (command.text("kind") == "extra") {
+    if (command.text("kind") == "adaboost") {
+      model_ = AdaBoostClassifier(
+          DecisionTreeClassifier({.max_depth = 3, .n_jobs = peers::threads()}), {.rounds = trees});
+    } else if (command.text("kind") == "extra") {
       model_ = ExtraTreesClassifier({.n_estimators = trees, .n_jobs = peers::threads()});
     } else {
       model_ = RandomForestClassifier({.n_estimators = trees, .n_jobs = peers::threads()});
@@ -84,7 +91,7 @@ class EnsembleDriver : public peers::Driver {
         model_);
   }
 
-  std::variant<RandomForestClassifier, ExtraTreesClassifier> model_;
+  std::variant<RandomForestClassifier, ExtraTreesClassifier, AdaBoostClassifier> model_;
   peers::Array answer_;
 };
 

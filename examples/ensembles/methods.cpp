@@ -22,15 +22,10 @@ namespace {
 
 using namespace quern::ensemble;  // NOLINT: a program's own file
 
-/// Pixels have 256 values, so codes of 255 bins lose next to nothing.
-constexpr std::int32_t bins = 255;
-
 DecisionTreeClassifier tree(std::int32_t depth) {
-  return DecisionTreeClassifier({.max_depth = depth, .max_bins = bins});
+  return DecisionTreeClassifier({.max_depth = depth});
 }
-RandomForestClassifier forest() {
-  return RandomForestClassifier({.n_estimators = 100, .max_bins = bins});
-}
+RandomForestClassifier forest() { return RandomForestClassifier({.n_estimators = 100}); }
 quern::boosting::BoostedClassifier boosted() {
   return quern::boosting::BoostedClassifier({.num_round = 60, .max_depth = 6});
 }
@@ -38,8 +33,8 @@ quern::boosting::BoostedClassifier boosted() {
 /// Learners that err in different places.
 std::vector<AnyClassifier> unlike() {
   return {LogisticRegression({.l2 = 10, .tolerance = 1e-3}),
-          NeighboursClassifier({.neighbours = 7}),
-          ExtraTreesClassifier({.n_estimators = 100, .max_bins = bins}), boosted()};
+          NeighboursClassifier({.neighbours = 7}), ExtraTreesClassifier({.n_estimators = 100}),
+          boosted()};
 }
 constexpr const char* unlike_names =
     "logistic regression, 7 neighbours, extra trees, boosted trees";
@@ -55,7 +50,7 @@ std::vector<Method> methods() {
       {"single tree", "grown until leaves are pure", tree(0)},
       {"bagging", "20 trees, all features", BaggingClassifier(tree(0), {.members = 20})},
       {"random forest", "100 trees", forest()},
-      {"extra trees", "100 trees", ExtraTreesClassifier({.n_estimators = 100, .max_bins = bins})},
+      {"extra trees", "100 trees", ExtraTreesClassifier({.n_estimators = 100})},
       {"AdaBoost", "30 trees of depth 8", AdaBoostClassifier(tree(8), {.rounds = 30})},
       {"gradient boosting", "60 rounds of depth 6", boosted()},
       {"voting", unlike_names, VotingClassifier(unlike())},

@@ -90,6 +90,21 @@ TEST_F(Ensembles, AdaBoostOfStumps) {
   }
 }
 
+TEST_F(Ensembles, AdaBoostOnTheRowsOfTheTrees) {
+  const auto rows = [](const std::string& name) {
+    std::vector<float> values = test::reference_npy<float>(name);
+    for (float& v : values) v = is_nan_bits(v) ? -9.0f : v;
+    return values;
+  };
+  const std::vector<float> tx = rows("X"), txt = rows("Xt"), ty = rows("y_mc");
+  const Features learn(tx.data(), {311, 9}), ask(txt.data(), {64, 9});
+  ensemble::AdaBoostClassifier model(Stump(), {.rounds = 20});
+  model.fit(learn, std::vector<std::int32_t>(ty.begin(), ty.end()), 3);
+  expect_near(reference["trees_weights"], model.weights(), 1e-4);
+  expect_near(reference["trees_errors"], model.errors(), 1e-5);
+  expect_near(reference["trees_decision"], model.decision(ask), 1e-4);
+}
+
 TEST_F(Ensembles, AdaBoostOfNumbers) {
   ensemble::AdaBoostRegressor model(LinearRegression({.l2 = 1.5}), {.rounds = 6});
   model.fit(train, yr);
@@ -173,6 +188,7 @@ TEST_F(Ensembles, ABagKeepsWhatItSaw) {
   EXPECT_THROW(ensemble::BaggingClassifier(Stump(), {.members = 0}), ValueError);
   EXPECT_THROW(ensemble::BaggingClassifier(Stump(), {.rows = 1.5}), ValueError);
   EXPECT_THROW(ensemble::BaggingClassifier().fit(train, y3, 3), ValueError);
+  EXPECT_THROW((void)ensemble::AdaBoostClassifier().decision(train), ValueError);
 }
 
 TEST_F(Ensembles, BlendsAndStacksRefuseWhatCannotBe) {

@@ -7,6 +7,7 @@ Everybody gets the same float32 rows. What is measured:
              features' number in each node; random forests with bootstrap samples, extra trees
              without. LightGBM's rf has what comes nearest: 255 bins, leaves of at least one row, at
              most 2048 leaves, bagging of 63 % in every tree, 1/28 of the features in a node.
+             AdaBoost (SAMME): trees of depth 3 on all features.
   MB         peak resident memory of a fresh process over what it held with the float rows loaded,
              while it grows the same forest.
   krow/s     class probabilities of 10,000 float rows in one call.
@@ -40,9 +41,18 @@ class Sklearn(PythonPeer):
         super().forget()
         self.model, self.trained, self.answer = None, None, None
 
-    def fit(self, options):
+    def make(self, options):
+        if options["kind"] == "adaboost":
+            import sklearn.tree
+
+            tree = sklearn.tree.DecisionTreeClassifier(max_depth=3)
+            return self.library.ensemble.AdaBoostClassifier(tree, n_estimators=options["trees"],
+                                                            random_state=1)
         make = getattr(self.library.ensemble, FORESTS[options["kind"]])
-        model = make(options["trees"], n_jobs=self.threads, random_state=1)
+        return make(options["trees"], n_jobs=self.threads, random_state=1)
+
+    def fit(self, options):
+        model = self.make(options)
         return model.fit(self.arrays["x"], self.arrays["y"].astype(numpy.int32))
 
     def probabilities(self, model, rows):
@@ -130,9 +140,17 @@ def forest_cases(folder, rows, trees, repeats):
                    higher=False, peers=("lightgbm",), data=images, slot=0, repeats=1, quality=judge)
 
 
+def adaboost_case(folder, rows, trees):
+    images = boosting_data.fashion_files(folder, rows, 10_000)
+    return Case(name=f"AdaBoost fit, Fashion-MNIST {rows // 1000}k x {trees} trees", metric="s",
+                run=f"fit kind=adaboost trees={trees}", higher=False, peers=("sklearn",),
+                data=images, slot=0, repeats=1, quality=accuracy(images["yv"]))
+
+
 def cases(folder, quick):
     if os.path.isdir(boosting_data.FASHION):
         yield from forest_cases(folder, 6_000 if quick else 10_000, 20 if quick else 100,
                                 3 if quick else 5)
+        yield adaboost_case(folder, 2_000, 5 if quick else 50)
         if not quick:
             yield from forest_cases(folder, 60_000, 100, 1)

@@ -95,7 +95,7 @@ class BoostedClassifier {
   [[nodiscard]] const Booster& booster() const { return booster_.get(); }
   [[nodiscard]] std::int32_t classes() const noexcept { return classes_; }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "boosted classifier"; }
+  [[nodiscard]] static constexpr std::string_view kind() { return "boosting.classifier"; }
   void save(ArchiveWriter& out) const {
     out.scalar("classes", classes_);
     booster_.save(out);
@@ -137,7 +137,7 @@ class BoostedRegressor {
 
   [[nodiscard]] const Booster& booster() const { return booster_.get(); }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "boosted regressor"; }
+  [[nodiscard]] static constexpr std::string_view kind() { return "boosting.regressor"; }
   void save(ArchiveWriter& out) const { booster_.save(out); }
   void load(const ArchiveReader& in) {
     detail::SharedBooster loaded;

@@ -170,6 +170,8 @@ class AdaBoostClassifier {
   /// (rows, classes): the sum, over the members, of their weight for the class they say and of
   /// -weight / (classes - 1) for others, over the sum of the weights.
   [[nodiscard]] NdArray<double, 2> decision(Features x) const {
+    if (rounds_.members.empty())
+      throw ValueError(error_text(Rounds::name, "learner", "one that was fitted", "none"));
     NdArray<double, 2> out({x.rows(), Index{classes_}});
     NdArray<float, 2> scores({x.rows(), Index{classes_}});
     const double others = (std::max)(classes_ - 1, 1);
@@ -211,8 +213,10 @@ class AdaBoostClassifier {
   }
   /// Into one of the same kind of learner.
   void load(const ArchiveReader& in) {
+    const auto classes = in.scalar<std::int32_t>("classes");
+    if (classes < 1) in.fail_section("classes", "at least 1", std::to_string(classes));
     rounds_ = detail::load_boosted(in, prototype_);
-    classes_ = in.scalar<std::int32_t>("classes");
+    classes_ = classes;
   }
 
  private:

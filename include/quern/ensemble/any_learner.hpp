@@ -31,8 +31,8 @@ namespace ensemble {
 
 /// Learning of classes: a row's scores are its classes' probabilities.
 struct Classification {
+  static constexpr bool classes = true;
   using Targets = Classes;
-  using Truth = std::span<const std::int32_t>;
   template <class L>
   static constexpr bool accepts = Classifier<L>;
 
@@ -59,8 +59,8 @@ struct Classification {
 
 /// Learning of numbers: a row's one score is its value.
 struct Regression {
+  static constexpr bool classes = false;
   using Targets = std::span<const float>;
-  using Truth = Targets;
   template <class L>
   static constexpr bool accepts = Regressor<L>;
 

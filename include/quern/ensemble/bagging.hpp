@@ -113,7 +113,9 @@ class Bagging : public LearnerOf<Bagging<Task>, Task> {
     return static_cast<std::int32_t>(members_.size());
   }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "ensemble.bagging"; }
+  [[nodiscard]] static constexpr std::string_view kind() {
+    return Task::classes ? "ensemble.bagging_classifier" : "ensemble.bagging_regressor";
+  }
   void save(ArchiveWriter& out) const {
     out.scalar("members", size());
     out.scalar("features", features_);
@@ -129,6 +131,8 @@ class Bagging : public LearnerOf<Bagging<Task>, Task> {
     loaded.features_ = in.scalar<std::int64_t>("features");
     loaded.outputs_ = in.scalar<std::int64_t>("outputs");
     const auto count = in.scalar<std::int32_t>("members");
+    if (count < 1 || loaded.outputs_ < 1)
+      in.fail_section("members", "at least one, of one output or more", std::to_string(count));
     for (std::int32_t i = 0; i < count; ++i) {
       Member member{prototype_, in.array<std::int32_t>("columns " + std::to_string(i))};
       for (const std::int32_t c : member.columns)

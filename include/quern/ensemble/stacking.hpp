@@ -177,7 +177,9 @@ class Stacking : public LearnerOf<Stacking<Task>, Task> {
   }
   [[nodiscard]] const AnyLearner<Task>& final_learner() const noexcept { return layers_.last; }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "ensemble.stacking"; }
+  [[nodiscard]] static constexpr std::string_view kind() {
+    return Task::classes ? "ensemble.stacking_classifier" : "ensemble.stacking_regressor";
+  }
   void save(ArchiveWriter& out) const { layers_.save(out); }
   /// Into a stack of the same kinds of learners.
   void load(const ArchiveReader& in) { layers_.load(in); }
@@ -257,7 +259,9 @@ class Blending : public LearnerOf<Blending<Task>, Task> {
 
   void scores(Features x, MatrixView<float> out) const { layers_.scores(name, x, out); }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "ensemble.blending"; }
+  [[nodiscard]] static constexpr std::string_view kind() {
+    return Task::classes ? "ensemble.blending_classifier" : "ensemble.blending_regressor";
+  }
   void save(ArchiveWriter& out) const { layers_.save(out); }
   /// Into a blend of the same kinds of learners.
   void load(const ArchiveReader& in) { layers_.load(in); }

@@ -87,7 +87,9 @@ class Voting : public LearnerOf<Voting<Task>, Task> {
 
   [[nodiscard]] std::span<const AnyLearner<Task>> members() const noexcept { return members_; }
 
-  [[nodiscard]] static constexpr std::string_view kind() { return "ensemble.voting"; }
+  [[nodiscard]] static constexpr std::string_view kind() {
+    return Task::classes ? "ensemble.voting_classifier" : "ensemble.voting_regressor";
+  }
   void save(ArchiveWriter& out) const {
     out.scalar("outputs", outputs_);
     detail::save_members<Task>(out, members_);

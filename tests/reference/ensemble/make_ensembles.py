@@ -26,6 +26,14 @@ for key, y in [("adaboost2", y2), ("adaboost3", y3)]:
     out[key + "_errors"] = model.estimator_errors_
     out[key + "_proba"] = model.predict_proba(xt)
 
+# The rows of the trees' references: nine features, three classes, missing values as -9.
+trees = here.parent / "trees"
+tx, txt = (np.nan_to_num(np.load(trees / name), nan=-9) for name in ("X.npy", "Xt.npy"))
+model = AdaBoostClassifier(DecisionTreeClassifier(max_depth=1), n_estimators=20)
+model.fit(tx, np.load(trees / "y_mc.npy"))
+out["trees_weights"], out["trees_errors"] = model.estimator_weights_, model.estimator_errors_
+out["trees_decision"] = model.decision_function(txt)
+
 weights, fitted, w = [], [], np.ones(len(x))
 for _ in range(6):
     fitted.append(Ridge(alpha=1.5).fit(x, yr, w))

@@ -66,7 +66,7 @@ class LinearRegression {
     return map_.intercepts.empty() ? 0 : map_.intercepts[0];
   }
 
-  static constexpr std::string_view kind() { return "linear regression"; }
+  static constexpr std::string_view kind() { return "ensemble.linear_regression"; }
   void save(ArchiveWriter& out) const { map_.save(out); }
   void load(const ArchiveReader& in) { map_.load(in); }
 

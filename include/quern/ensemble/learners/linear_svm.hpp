@@ -187,7 +187,7 @@ class LinearSvm {
 
   [[nodiscard]] std::int32_t classes() const noexcept { return classes_; }
 
-  static constexpr std::string_view kind() { return "linear svm"; }
+  static constexpr std::string_view kind() { return "ensemble.linear_svm"; }
   void save(ArchiveWriter& out) const { detail::save_class_map(out, map_, classes_); }
   void load(const ArchiveReader& in) { detail::load_class_map(in, map_, classes_); }
 

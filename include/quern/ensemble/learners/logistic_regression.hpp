@@ -198,7 +198,7 @@ class LogisticRegression {
   }
   [[nodiscard]] std::span<const double> intercepts() const noexcept { return map_.intercepts; }
 
-  static constexpr std::string_view kind() { return "logistic regression"; }
+  static constexpr std::string_view kind() { return "ensemble.logistic_regression"; }
   void save(ArchiveWriter& out) const { detail::save_class_map(out, map_, classes_); }
   void load(const ArchiveReader& in) { detail::load_class_map(in, map_, classes_); }
 

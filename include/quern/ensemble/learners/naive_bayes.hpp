@@ -101,7 +101,7 @@ class GaussianNaiveBayes {
   [[nodiscard]] MatrixView<const double> means() const noexcept { return mean_.view(); }
   [[nodiscard]] MatrixView<const double> variances() const noexcept { return variance_.view(); }
 
-  static constexpr std::string_view kind() { return "gaussian naive bayes"; }
+  static constexpr std::string_view kind() { return "ensemble.gaussian_naive_bayes"; }
   void save(ArchiveWriter& out) const {
     out.array("priors", prior_);
     for (const auto& [title, of] : {std::pair{"means", &mean_}, {"variances", &variance_}})
@@ -249,7 +249,7 @@ class MultinomialNaiveBayes {
   /// (features, classes): logarithms of the features' shares.
   [[nodiscard]] MatrixView<const double> log_shares() const noexcept { return map_.weights.view(); }
 
-  static constexpr std::string_view kind() { return "multinomial naive bayes"; }
+  static constexpr std::string_view kind() { return "ensemble.multinomial_naive_bayes"; }
   void save(ArchiveWriter& out) const { map_.save(out); }
   void load(const ArchiveReader& in) { map_.load(in); }
 

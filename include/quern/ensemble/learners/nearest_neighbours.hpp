@@ -244,7 +244,7 @@ class NeighboursClassifier {
 
   [[nodiscard]] std::int32_t classes() const noexcept { return classes_; }
 
-  static constexpr std::string_view kind() { return "neighbours classifier"; }
+  static constexpr std::string_view kind() { return "ensemble.neighbours_classifier"; }
   void save(ArchiveWriter& out) const {
     out.scalar("classes", classes_);
     out.array("y", y_);
@@ -299,7 +299,7 @@ class NeighboursRegressor {
     });
   }
 
-  static constexpr std::string_view kind() { return "neighbours regressor"; }
+  static constexpr std::string_view kind() { return "ensemble.neighbours_regressor"; }
   void save(ArchiveWriter& out) const {
     out.array("y", y_);
     detail::save_neighbours_options(out, options_);
