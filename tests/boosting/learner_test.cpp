@@ -61,9 +61,9 @@ TEST(BoostedLearner, TellsOneTwoAndManyClasses) {
     const auto p = ensemble::predict_proba(model, made.rows(), classes);
     EXPECT_GT(ensemble::accuracy(p.view(), y), 0.95);
     ArchiveWriter out("box");
-    save_member(out, "model", model);
+    ensemble::save_member(out, "model", model);
     BoostedClassifier back;
-    load_member(ArchiveReader(out.bytes()), "model", back);
+    ensemble::load_member(ArchiveReader(out.bytes()), "model", back);
     const auto again = ensemble::predict_proba(back, made.rows(), classes);
     EXPECT_TRUE(std::equal(p.begin(), p.end(), again.begin()));
   }
