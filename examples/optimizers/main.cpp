@@ -6,7 +6,6 @@
 #include "quern/core/error.hpp"
 #include "quern/core/file.hpp"
 #include "quern/core/parallel.hpp"
-#include "quern/optim/matrix_optimizer.hpp"
 #include "quern/optim/optimizer.hpp"
 #include "race.hpp"
 

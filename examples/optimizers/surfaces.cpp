@@ -9,6 +9,7 @@
 #if defined(__GNUC__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
 #endif
 #include <stb_image_write.h>
 #if defined(__GNUC__)
@@ -44,7 +45,7 @@ std::string base64(const std::string& bytes) {
 /// Heights in bands, on a logarithmic scale: contour lines without lines.
 std::string picture(const Surface& s, const Function& f) {
   constexpr int width = 360, height = 300;
-  std::vector<unsigned char> pixels;
+  std::vector<unsigned char> bytes;
   std::vector<double> heights;
   for (int i = 0; i < height; ++i) {
     for (int j = 0; j < width; ++j) {
@@ -60,7 +61,7 @@ std::string picture(const Surface& s, const Function& f) {
     const auto shade = [&](double dark, double light) {
       return static_cast<unsigned char>(dark + (light - dark) * band);
     };
-    pixels.insert(pixels.end(), {shade(40, 246), shade(70, 244), shade(110, 236)});
+    bytes.insert(bytes.end(), {shade(40, 246), shade(70, 244), shade(110, 236)});
   }
   std::string png;
   stbi_write_png_to_func(
@@ -68,7 +69,7 @@ std::string picture(const Surface& s, const Function& f) {
         static_cast<std::string*>(to)->append(static_cast<const char*>(data),
                                               static_cast<std::size_t>(size));
       },
-      &png, width, height, 3, pixels.data(), 3 * width);
+      &png, width, height, 3, bytes.data(), 3 * width);
   return "data:image/png;base64," + base64(png);
 }
 

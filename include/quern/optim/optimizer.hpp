@@ -61,7 +61,7 @@ class StateArrays {
       shifts_.push_back(shift);
       if (initial != 0) {
         std::fill(arrays_.back().begin(), arrays_.back().end(),
-                  static_cast<M>(static_cast<float_of>(initial)));
+                  static_cast<M>(static_cast<Wide>(initial)));
       }
     }
   }
@@ -74,7 +74,7 @@ class StateArrays {
   }
 
  private:
-  using float_of = std::conditional_t<std::is_same_v<M, double>, double, float>;
+  using Wide = std::conditional_t<std::is_same_v<M, double>, double, float>;
   std::vector<core::Buffer<M>> arrays_;
   std::vector<std::size_t> shifts_;
 };
