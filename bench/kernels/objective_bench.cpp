@@ -5,6 +5,7 @@
 /// classes.
 
 #include "quern/kernels/kernels.hpp"
+#include "report.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -13,13 +14,6 @@
 #include <vector>
 
 namespace {
-
-/// Nanoseconds for each of \p each things an iteration handles.
-void report(benchmark::State& state, double each, const char* name) {
-  using Counter = benchmark::Counter;
-  state.counters[name] = Counter(static_cast<double>(state.iterations()) * each * 1e-9,
-                                 Counter::kIsRate | Counter::kInvert);
-}
 
 void logistic(benchmark::State& state) {
   const std::int64_t rows = state.range(0);
@@ -30,7 +24,7 @@ void logistic(benchmark::State& state) {
         logistic_gradients<float>(margins.data(), labels.data(), nullptr, rows, pairs.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows), "ns/row");
+  bench::report(state, static_cast<double>(rows), "ns/row");
 }
 
 void poisson(benchmark::State& state) {
@@ -42,7 +36,7 @@ void poisson(benchmark::State& state) {
         poisson_gradients<float>(margins.data(), labels.data(), nullptr, rows, 0.7, pairs.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows), "ns/row");
+  bench::report(state, static_cast<double>(rows), "ns/row");
 }
 
 void pseudo_huber(benchmark::State& state) {
@@ -54,7 +48,7 @@ void pseudo_huber(benchmark::State& state) {
                                                  pairs.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows), "ns/row");
+  bench::report(state, static_cast<double>(rows), "ns/row");
 }
 
 void softmax(benchmark::State& state) {
@@ -64,7 +58,7 @@ void softmax(benchmark::State& state) {
     QUERN_DISPATCH(softmax_probabilities<float>(margins.data(), rows, classes, out.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows * classes), "ns/value");
+  bench::report(state, static_cast<double>(rows * classes), "ns/value");
 }
 
 }  // namespace

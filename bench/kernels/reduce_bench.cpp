@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Reductions and softmax, from L1 and from memory: GB/s read, for the long arrays as a fraction of
-/// the memory limit too. Softmax in ns an element.
+/// Reductions, from L1 and from memory: GB/s read, for the long arrays as a fraction of the memory
+/// limit too.
 
 #include "limits.hpp"
 #include "quern/kernels/kernels.hpp"
@@ -68,24 +68,5 @@ QUERN_REDUCE_BENCH(Dot)
 QUERN_REDUCE_BENCH(MaxValue)
 QUERN_REDUCE_BENCH(ArgMax)
 #undef QUERN_REDUCE_BENCH
-
-template <class T>
-void softmax_bench(benchmark::State& state) {
-  const auto cols = static_cast<std::size_t>(state.range(0));
-  const std::size_t rows = 8192 / cols + 1;
-  std::vector<T> x(rows * cols), y(rows * cols);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(i * 7919 % 1024) / 100;
-  const auto stride = static_cast<std::ptrdiff_t>(cols);
-  for (auto _ : state) {
-    QUERN_DISPATCH(softmax_rows(rows, cols, x.data(), stride, y.data(), stride));
-    benchmark::ClobberMemory();
-  }
-  using benchmark::Counter;
-  const double elements =
-      static_cast<double>(state.iterations()) * static_cast<double>(rows * cols);
-  state.counters["ns"] = Counter(elements * 1e-9, Counter::kIsRate | Counter::kInvert);
-}
-BENCHMARK(softmax_bench<float>)->Arg(10)->Arg(64)->Arg(512)->Arg(8192);
-BENCHMARK(softmax_bench<double>)->Arg(64)->Arg(512);
 
 }  // namespace

@@ -4,6 +4,7 @@
 /// Gradients into fixed point.
 
 #include "quern/kernels/kernels.hpp"
+#include "report.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -13,13 +14,6 @@
 
 namespace {
 
-/// Nanoseconds for each of \p each things an iteration handles.
-void report(benchmark::State& state, double each, const char* name) {
-  using Counter = benchmark::Counter;
-  state.counters[name] = Counter(static_cast<double>(state.iterations()) * each * 1e-9,
-                                 Counter::kIsRate | Counter::kInvert);
-}
-
 void pack(benchmark::State& state) {
   const std::int64_t rows = state.range(0);
   std::vector<float> pairs(static_cast<std::size_t>(2 * rows), 0.25f);
@@ -28,7 +22,7 @@ void pack(benchmark::State& state) {
     QUERN_DISPATCH(pack_gradients<float>(pairs.data(), rows, 65536.0f, 131072.0f, out.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows), "ns/row");
+  bench::report(state, static_cast<double>(rows), "ns/row");
 }
 
 }  // namespace

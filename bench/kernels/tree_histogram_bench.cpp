@@ -4,6 +4,7 @@
 /// Histograms of a million rows of 28 features: all rows in order, and a scattered tenth of them.
 
 #include "quern/kernels/kernels.hpp"
+#include "report.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -12,13 +13,6 @@
 #include <vector>
 
 namespace {
-
-/// Nanoseconds for each of \p each things an iteration handles.
-void report(benchmark::State& state, double each, const char* name) {
-  using Counter = benchmark::Counter;
-  state.counters[name] = Counter(static_cast<double>(state.iterations()) * each * 1e-9,
-                                 Counter::kIsRate | Counter::kInvert);
-}
 
 constexpr std::int64_t row_count = 1000000, features = 28, stride = 32;
 
@@ -52,7 +46,7 @@ void build(benchmark::State& state) {
     QUERN_DISPATCH(histogram_dense<kWords>(block, rows, data.gradients.data(), data.cells.data()));
     benchmark::ClobberMemory();
   }
-  report(state, static_cast<double>(rows.size * features), "ns/cell");
+  bench::report(state, static_cast<double>(rows.size * features), "ns/cell");
 }
 
 }  // namespace

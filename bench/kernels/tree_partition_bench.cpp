@@ -4,6 +4,7 @@
 /// Routing rows by one column of codes: all rows, and a scattered tenth of a million.
 
 #include "quern/kernels/kernels.hpp"
+#include "report.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -12,13 +13,6 @@
 #include <vector>
 
 namespace {
-
-/// Nanoseconds for each of \p each things an iteration handles.
-void report(benchmark::State& state, double each, const char* name) {
-  using Counter = benchmark::Counter;
-  state.counters[name] = Counter(static_cast<double>(state.iterations()) * each * 1e-9,
-                                 Counter::kIsRate | Counter::kInvert);
-}
 
 void route(benchmark::State& state) {
   constexpr std::int64_t row_count = 1000000;
@@ -37,7 +31,7 @@ void route(benchmark::State& state) {
     benchmark::DoNotOptimize(
         QUERN_DISPATCH(partition_rows<std::int32_t>(column.data(), 1, 128, rows, out.data())));
   }
-  report(state, static_cast<double>(rows.size), "ns/row");
+  bench::report(state, static_cast<double>(rows.size), "ns/row");
 }
 
 }  // namespace

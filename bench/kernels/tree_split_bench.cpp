@@ -4,6 +4,7 @@
 /// The search for the best split of one feature of 255 bins.
 
 #include "quern/kernels/kernels.hpp"
+#include "report.hpp"
 
 #include <benchmark/benchmark.h>
 
@@ -12,13 +13,6 @@
 #include <vector>
 
 namespace {
-
-/// Nanoseconds for each of \p each things an iteration handles.
-void report(benchmark::State& state, double each, const char* name) {
-  using Counter = benchmark::Counter;
-  state.counters[name] = Counter(static_cast<double>(state.iterations()) * each * 1e-9,
-                                 Counter::kIsRate | Counter::kInvert);
-}
 
 template <int kWords>
 void search(benchmark::State& state) {
@@ -44,7 +38,7 @@ void search(benchmark::State& state) {
   scan.upper = 1e308;
   for (auto _ : state)
     benchmark::DoNotOptimize(QUERN_DISPATCH(best_split<kWords>(cells.data(), bins, scan)));
-  report(state, bins, "ns/bin");
+  bench::report(state, bins, "ns/bin");
 }
 
 }  // namespace
