@@ -13,7 +13,6 @@
 #include <bit>
 #include <concepts>
 #include <cstdint>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -39,9 +38,10 @@ namespace detail {
 
 template <class T>
 std::string range_text(const T& low, const T& high) {
-  std::ostringstream text;
-  text << +low << ".." << +high;
-  return text.str();
+  std::string text = text_of(+low);
+  text += "..";
+  text += text_of(+high);
+  return text;
 }
 
 }  // namespace detail

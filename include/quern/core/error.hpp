@@ -9,10 +9,12 @@
 
 #include "quern/core/config.hpp"
 
-#include <sstream>
+#include <concepts>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 QUERN_NAMESPACE_BEGIN
 
@@ -52,13 +54,42 @@ class Cancelled : public Error {
   using Error::Error;
 };
 
-/// "function: argument: expected X, got Y".
+namespace detail {
+
+/// A number or text as a stream would write it. Streams themselves would cost every program that
+/// includes quern half a second to compile.
+template <class T>
+[[nodiscard]] std::string text_of(const T& x) {
+  if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+    return std::string(std::string_view(x));
+  } else if constexpr (std::same_as<T, char>) {
+    return std::string(1, x);
+  } else if constexpr (std::floating_point<T>) {
+    char text[48];
+    std::snprintf(text, sizeof text, "%Lg", static_cast<long double>(x));
+    return text;
+  } else {
+    return std::to_string(+x);
+  }
+}
+
+[[nodiscard]] inline std::string error_text_of(std::string_view function, std::string_view argument,
+                                               std::string_view expected, std::string_view got) {
+  std::string text;
+  for (const std::string_view part :
+       {function, std::string_view(": "), argument, std::string_view(": expected "), expected,
+        std::string_view(", got "), got})
+    text += part;
+  return text;
+}
+
+}  // namespace detail
+
+/// "function: argument: expected X, got Y". Got: a number or text.
 template <class Got>
 [[nodiscard]] std::string error_text(std::string_view function, std::string_view argument,
                                      std::string_view expected, const Got& got) {
-  std::ostringstream text;
-  text << function << ": " << argument << ": expected " << expected << ", got " << got;
-  return text.str();
+  return detail::error_text_of(function, argument, expected, detail::text_of(got));
 }
 
 QUERN_NAMESPACE_END

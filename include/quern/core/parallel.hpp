@@ -19,11 +19,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
-#include <functional>
 #include <limits>
-#include <mutex>
+#include <memory>
 #include <string>
-#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -56,16 +54,35 @@ class CancelHook {
   CancelHook(const std::atomic<bool>* flag) : flag_(flag) {}  // NOLINT: implicit
   template <class F>
   requires(std::is_invocable_r_v<bool, F&> && !std::same_as<std::remove_cvref_t<F>, CancelHook>)
-      CancelHook(F&& poll)
-      : poll_(std::forward<F>(poll)) {}  // NOLINT: implicit
+      CancelHook(F&& poll) {  // NOLINT: implicit
+    if constexpr (requires { poll == nullptr; }) {
+      if (poll == nullptr) return;
+    }
+    poll_ = std::make_shared<PollOf<std::decay_t<F>>>(std::forward<F>(poll));
+  }
 
   [[nodiscard]] bool operator()() const {
-    return (flag_ != nullptr && flag_->load(std::memory_order_relaxed)) || (poll_ && poll_());
+    return (flag_ != nullptr && flag_->load(std::memory_order_relaxed)) || (poll_ && poll_->ask());
   }
 
  private:
+  /// A callable whose type is forgotten. (std::function would cost every program more to compile.)
+  struct Poll {
+    Poll() = default;
+    Poll(const Poll&) = delete;
+    Poll& operator=(const Poll&) = delete;
+    virtual ~Poll() = default;
+    virtual bool ask() = 0;
+  };
+  template <class F>
+  struct PollOf final : Poll {
+    explicit PollOf(F f) : poll(std::move(f)) {}
+    bool ask() override { return static_cast<bool>(poll()); }
+    F poll;
+  };
+
   const std::atomic<bool>* flag_ = nullptr;
-  std::function<bool()> poll_;
+  std::shared_ptr<Poll> poll_;
 };
 
 /// Options of one call.
@@ -172,7 +189,7 @@ class BlockJob {
       }
       fn_(context_, b);
     } catch (...) {
-      const std::lock_guard lock(failing_);
+      const BriefGuard lock(failing_);
       if (b < lowest_failed_.load(std::memory_order_relaxed)) {
         lowest_failed_.store(b, std::memory_order_relaxed);
         error_ = std::current_exception();
@@ -188,7 +205,7 @@ class BlockJob {
   void* context_;
   const ParallelOptions& options_;
   std::exception_ptr error_;
-  std::mutex failing_;
+  BriefLock failing_;
   std::atomic<bool> cancelled_{false};
   std::atomic<std::int64_t> lowest_failed_{(std::numeric_limits<std::int64_t>::max)()};
   // Written at every block by every thread: away from what all of them read.
@@ -209,8 +226,7 @@ inline void set_default_threads(int threads) {
   if (const int set = detail::default_threads_set.load(std::memory_order_relaxed)) return set;
   static const int from_environment = detail::parse_threads(std::getenv("QUERN_NUM_THREADS"));
   if (from_environment != 0) return from_environment;
-  static const int hardware =
-      (std::clamp)(static_cast<int>(std::thread::hardware_concurrency()), 1, detail::max_threads);
+  static const int hardware = (std::clamp)(detail::hardware_threads(), 1, detail::max_threads);
   return hardware;
 }
 

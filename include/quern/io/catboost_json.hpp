@@ -170,8 +170,9 @@ class CatboostReader : public JsonValues {
              "'" + text(type).substr(0, 40) + "'");
     }
     const JsonPlace index = get(split, "float_feature_index");
-    const auto found = features_.find(integer(index, 0, 1 << 24));
-    if (found == features_.end()) fail(index.path, "a feature of the model", *index.value);
+    const auto number = integer(index, 0, 1 << 24);
+    const auto found = features_.find(number);
+    if (found == features_.end()) fail(index.path, "a feature of the model", number);
     const double border = finite(get(split, "border"));
     const std::size_t first = (std::size_t{1} << level) - 1;
     for (std::size_t i = first; i <= 2 * first; ++i) {

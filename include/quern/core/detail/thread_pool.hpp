@@ -14,22 +14,14 @@
 #define QUERN_CORE_DETAIL_THREAD_POOL_HPP
 
 #include "quern/core/config.hpp"
+#include "quern/core/detail/system_thread.hpp"
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <system_error>
-#include <thread>
-
-#if defined(__unix__) || defined(__APPLE__)
-#define QUERN_DETAIL_POSIX_THREADS 1
-#include <pthread.h>
-#include <signal.h>
-#endif
+#include <new>
 
 QUERN_NAMESPACE_BEGIN
 
@@ -41,32 +33,21 @@ inline constexpr int max_threads = 1024;
 /// fn(context, index): never throws.
 using TaskFunction = void (*)(void*, std::int64_t);
 
-/// Tells the core that this is a waiting loop.
-inline void spin_pause() noexcept {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield" ::: "memory");
-#else
-  std::this_thread::yield();
-#endif
-}
-
-/// Waits until `word` differs from `seen`: spins for `spin`, then sleeps. Whoever changes the word
-/// from a value that somebody may sleep on notifies it.
+/// Waits until `word` differs from `seen`: spins for `spin` nanoseconds, then sleeps. Whoever
+/// changes the word from a value that somebody may sleep on notifies it.
 inline std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& word, std::uint32_t seen,
-                                     std::chrono::nanoseconds spin) {
+                                     std::int64_t spin) {
   std::uint32_t now = word.load(std::memory_order_acquire);
   if (now != seen) return now;
-  if (spin.count() > 0) {
-    const auto end = std::chrono::steady_clock::now() + spin;
+  if (spin > 0) {
+    const std::int64_t end = monotonic_ns() + spin;
     do {
       for (int i = 0; i < 16; ++i) {
         now = word.load(std::memory_order_acquire);
         if (now != seen) return now;
         spin_pause();
       }
-    } while (std::chrono::steady_clock::now() < end);
+    } while (monotonic_ns() < end);
   }
   while ((now = word.load(std::memory_order_acquire)) == seen) {
     word.wait(seen, std::memory_order_acquire);
@@ -84,11 +65,11 @@ struct alignas(64) PoolWorker {
   TaskFunction fn = nullptr;
   void* context = nullptr;
   std::int64_t task = 0;
-  std::chrono::nanoseconds spin{0};
-  std::thread thread;
+  std::int64_t spin = 0;  ///< nanoseconds
+  SystemThread<PoolWorker> thread;
 
   void loop() {
-    std::chrono::nanoseconds patience{0};  // `spin` is the callers' until a task is posted
+    std::int64_t patience = 0;  // `spin` is the callers' until a task is posted
     for (;;) {
       std::uint32_t now = state.load(std::memory_order_acquire);
       if (now == stop) return;
@@ -116,7 +97,7 @@ class ThreadPool {
   /// for in the calling thread. Returns when all are done. 1 <= tasks <= max_threads.
   void run(int tasks, TaskFunction fn, void* context) {
     std::array<PoolWorker*, max_threads> helping;
-    const std::chrono::nanoseconds spin = spin_time(tasks);
+    const std::int64_t spin = spin_time(tasks);
     const int helpers = claim(tasks - 1, helping.data());
     for (int i = 0; i < helpers; ++i) {
       PoolWorker& w = *helping[static_cast<std::size_t>(i)];
@@ -145,7 +126,7 @@ class ThreadPool {
   /// thread that still runs (or that called exit inside a block): waiting for it could be for ever.
   void close() {
     closed_.store(true, std::memory_order_seq_cst);
-    std::lock_guard lock(growing_);
+    const BriefGuard lock(growing_);
     const int n = size_.load(std::memory_order_acquire);
     for (int i = 0; i < n; ++i) {
       PoolWorker& w = *workers_[static_cast<std::size_t>(i)];
@@ -153,7 +134,7 @@ class ThreadPool {
       if (w.state.compare_exchange_strong(expected, PoolWorker::stop)) {
         w.state.notify_one();
         w.thread.join();
-      } else if (w.thread.joinable()) {
+      } else {
         w.thread.detach();
       }
     }
@@ -164,9 +145,9 @@ class ThreadPool {
 
  private:
   /// Spinning helps when every thread has a core of its own, and harms when not.
-  static std::chrono::nanoseconds spin_time(int tasks) {
-    static const unsigned cores = std::thread::hardware_concurrency();
-    return std::chrono::microseconds(static_cast<unsigned>(tasks) <= cores ? 40 : 0);
+  static std::int64_t spin_time(int tasks) {
+    static const int cores = hardware_threads();
+    return tasks <= cores ? 40000 : 0;
   }
 
   int claim(int wanted, PoolWorker** claimed) {
@@ -187,40 +168,21 @@ class ThreadPool {
   }
 
   void grow(int wanted) {
-    std::lock_guard lock(growing_);
+    const BriefGuard lock(growing_);
     if (closed_.load(std::memory_order_seq_cst)) return;
     for (int n = size(); n < wanted; ++n) {
-      try {
-        auto w = std::make_unique<PoolWorker>();
-        start(*w);
-        workers_[static_cast<std::size_t>(n)] = w.release();
-      } catch (const std::exception&) {
-        return;  // no more threads or memory to be had: the work is done with those there are
-      }
+      // No more threads or memory to be had: the work is done with those there are.
+      std::unique_ptr<PoolWorker> w(new (std::nothrow) PoolWorker);
+      if (!w || !w->thread.start(w.get())) return;
+      workers_[static_cast<std::size_t>(n)] = w.release();
       size_.store(n + 1, std::memory_order_release);
     }
-  }
-
-  /// Workers take no signals: handlers run in the user's own threads.
-  static void start(PoolWorker& w) {
-#if defined(QUERN_DETAIL_POSIX_THREADS)
-    struct Mask {
-      sigset_t before;
-      Mask() {
-        sigset_t all;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-      }
-      ~Mask() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
-    } mask;
-#endif
-    w.thread = std::thread([at = &w] { at->loop(); });
   }
 
   std::array<PoolWorker*, max_threads> workers_{};
   std::atomic<int> size_{0};
   std::atomic<bool> closed_{false};
-  std::mutex growing_;
+  BriefLock growing_;
 };
 
 /// The pool of the process. It is never destroyed: what runs after main may still call it, and then
