@@ -23,16 +23,20 @@ namespace {
 TEST(Walk, StepsByThresholdAndMissingDirection) {
   using Node = tree::detail::WalkNode<std::int32_t>;
   constexpr std::int32_t missing = kernels::missing_key<std::int32_t>;
-  const Node left{.threshold = 10, .slot = 0, .child = 4, .missing_right = 0};
-  const Node right{.threshold = 9, .slot = 0, .child = 4, .missing_right = 1};
+  const Node left{.threshold = 10, .key_at = 0, .child = 4};
+  const Node right{.threshold = 9, .key_at = 1, .child = 4};
+  constexpr std::uint64_t right_child = 4 + tree::detail::walk_node_places<std::int32_t>;
+  const auto step = [](const Node& n, std::int32_t key) {
+    return tree::detail::walk_step(n, tree::detail::key_for(n.key_at, key));
+  };
   for (const Node& n : {left, right}) {
-    EXPECT_EQ(tree::detail::walk_step(n, 9), 4U);
-    EXPECT_EQ(tree::detail::walk_step(n, 10), 5U);
-    EXPECT_EQ(tree::detail::walk_step(n, -1000), 4U);
-    EXPECT_EQ(tree::detail::walk_step(n, (std::numeric_limits<std::int32_t>::max)()), 5U);
+    EXPECT_EQ(step(n, 9), 4U);
+    EXPECT_EQ(step(n, 10), right_child);
+    EXPECT_EQ(step(n, -1000), 4U);
+    EXPECT_EQ(step(n, (std::numeric_limits<std::int32_t>::max)()), right_child);
   }
-  EXPECT_EQ(tree::detail::walk_step(left, missing), 4U);
-  EXPECT_EQ(tree::detail::walk_step(right, missing), 5U);
+  EXPECT_EQ(step(left, missing), 4U);
+  EXPECT_EQ(step(right, missing), right_child);
 }
 
 TEST(Walk, ManyRowsReachTheLeavesOfTheTree) {
@@ -41,12 +45,13 @@ TEST(Walk, ManyRowsReachTheLeavesOfTheTree) {
   const double base = 0;
   const tree::PackedForest forest({.trees = trees, .base = std::span(&base, 1), .features = 5});
   const std::vector<float> x = random_features<float>(8 * 5, random);
-  std::array<std::uint32_t, 8> at;
+  std::array<std::uint64_t, 8> at;
   at.fill(forest.packed[0].root);
   tree::detail::walk(forest.float_tables.nodes.data(), forest.packed[0].depth, at,
-                     [&](std::uint32_t slot, std::size_t way) {
-                       const auto feature = static_cast<std::size_t>(forest.slot_features[slot]);
-                       return tree::float_key(x[way * 5 + feature]);
+                     [&](std::uint32_t key_at, std::size_t way) {
+                       const auto feature =
+                           static_cast<std::size_t>(forest.slot_features[key_at / 2]);
+                       return tree::detail::key_for(key_at, tree::float_key(x[way * 5 + feature]));
                      });
   for (std::size_t way = 0; way < 8; ++way) {
     EXPECT_EQ(forest.walk_originals[at[way]], naive_leaf<float>(trees[0], x.data() + way * 5));

@@ -37,15 +37,20 @@ namespace tree {
 
 namespace detail {
 
-/// One step of a walk: goes to child + (key - missing_right >= threshold), where the subtraction
-/// wraps, so that a missing value's key is either the smallest or the largest. A leaf: itself.
+/// One step of a walk: goes to child + (key >= threshold) nodes. A missing value's key is the
+/// smallest; where it goes right, keys and threshold are one lower and wrap, so that it is the
+/// largest. Which of the two keys is looked at and where nodes lie is worked out beforehand: a row
+/// takes hundreds of steps. A leaf leads to itself.
 template <class Key>
 struct WalkNode {
   Key threshold = (std::numeric_limits<Key>::min)();
-  std::uint32_t slot = 0;
-  std::uint32_t child = 0;
-  Key missing_right = 0;
+  std::uint32_t key_at = 0;  ///< 2 * slot, one more where missing values go right
+  std::uint64_t child = 0;   ///< place of the left child; the right one follows
 };
+
+/// Places of walk nodes count eight bytes, by which addresses can be scaled for nothing.
+template <class Key>
+inline constexpr std::uint64_t walk_node_places = sizeof(WalkNode<Key>) / 8;
 
 template <class Key>
 [[nodiscard]] constexpr Key wrapping_sub(Key a, Key b) noexcept {
@@ -204,22 +209,23 @@ inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t
   for (std::size_t i = 0; i < order.size(); ++i) {
     const std::int32_t original = order[i];
     const Node& n = tree.node(original);
-    const auto self = out.root + static_cast<std::uint32_t>(i);
     detail::WalkNode<std::int32_t> node32;
     detail::WalkNode<std::int64_t> node64;
-    node32.child = node64.child = self - 1U;  // a leaf takes its right turn, to itself
+    // A leaf takes its right turn, to itself.
+    std::uint64_t child = std::uint64_t{out.root} + i - 1;
     if (!n.is_leaf()) {
       const std::int32_t right = n.missing_left() ? 0 : 1;
-      node32.slot = node64.slot =
-          static_cast<std::uint32_t>(feature_slots[static_cast<std::size_t>(n.feature)]);
-      node32.child = node64.child = out.root + static_cast<std::uint32_t>(order.size());
-      node32.missing_right = right;
-      node64.missing_right = right;
+      node32.key_at = node64.key_at =
+          2 * static_cast<std::uint32_t>(feature_slots[static_cast<std::size_t>(n.feature)]) +
+          static_cast<std::uint32_t>(right);
+      child = std::uint64_t{out.root} + order.size();
       node32.threshold = float_key(round_up_to_float(n.threshold)) - right;
       node64.threshold = float_key(n.threshold) - right;
       order.push_back(n.left);
       order.push_back(n.right);
     }
+    node32.child = child * detail::walk_node_places<std::int32_t>;
+    node64.child = child * detail::walk_node_places<std::int64_t>;
     float_tables.nodes.push_back(node32);
     if (compares_doubles()) double_tables.nodes.push_back(node64);
     walk_values.push_back(n.is_leaf() ? weight * detail::leaf_value(tree, original, vector) : 0.0);

@@ -187,7 +187,7 @@ class Tile {
         nodes[r * stride] = numbers[leaves_[static_cast<std::size_t>(r)]];
       }
     } else {
-      walk_all(tree, [&](std::int64_t r, std::uint32_t at) {
+      walk_all(tree, [&](std::int64_t r, std::uint64_t at) {
         nodes[r * stride] = forest_.walk_originals[at];
       });
     }
@@ -286,29 +286,28 @@ class Tile {
         });
       return;
     }
-    walk_all(tree, [&](std::int64_t r, std::uint32_t at) { sums[r] += forest_.walk_values[at]; });
+    walk_all(tree, [&](std::int64_t r, std::uint64_t at) { sums[r] += forest_.walk_values[at]; });
   }
 
   template <class Reached>
   void walk_all(const PackedTree& tree, const Reached& reached) const {
-    const WalkNode<Key>* nodes = tables_of<C>(forest_).nodes.data();
     std::int64_t r = 0;
-    for (; r + 8 <= rows_; r += 8) {
-      std::array<std::uint32_t, 8> at;
-      at.fill(tree.root);
-      walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t way) {
-        return keys_[std::int64_t{slot} * predict_tile_rows + r + static_cast<std::int64_t>(way)];
-      });
-      for (std::size_t way = 0; way < 8; ++way)
-        reached(r + static_cast<std::int64_t>(way), at[way]);
-    }
-    for (; r < rows_; ++r) {
-      std::array<std::uint32_t, 1> at = {tree.root};
-      walk(nodes, tree.depth, at, [this, r](std::uint32_t slot, std::size_t) {
-        return keys_[std::int64_t{slot} * predict_tile_rows + r];
-      });
-      reached(r, at[0]);
-    }
+    for (; r + 8 <= rows_; r += 8) walk_rows<8>(tree, r, reached);
+    for (; r < rows_; ++r) walk_rows<1>(tree, r, reached);
+  }
+
+  template <std::size_t Ways, class Reached>
+  void walk_rows(const PackedTree& tree, std::int64_t r, const Reached& reached) const {
+    std::array<std::uint64_t, Ways> at;
+    at.fill(tree.root);
+    const Key* const keys = keys_ + r;
+    walk(tables_of<C>(forest_).nodes.data(), tree.depth, at,
+         [keys](std::uint32_t key_at, std::size_t way) {
+           const std::int64_t slot = key_at / 2;
+           return key_for(key_at, keys[slot * predict_tile_rows + static_cast<std::int64_t>(way)]);
+         });
+    for (std::size_t way = 0; way < Ways; ++way)
+      reached(r + static_cast<std::int64_t>(way), at[way]);
   }
 
   std::int32_t follow(const Tree& tree, std::int64_t r) const {
@@ -482,11 +481,12 @@ void predict_one(const PackedForest& forest, std::span<const T> row, std::span<O
     constexpr std::size_t most = 1024;
     const std::size_t slots = forest.slot_features.size();
     if (slots <= most) {
-      std::array<KeyOf<C>, most> keys;
+      std::array<KeyOf<C>, 2 * most> keys;
       detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys.data(), used, out);
     } else {
       const detail::ScratchLease lease(*forest.scratch);
-      auto* keys = reinterpret_cast<KeyOf<C>*>(lease.scratch().at_least(slots * sizeof(KeyOf<C>)));
+      auto* keys =
+          reinterpret_cast<KeyOf<C>*>(lease.scratch().at_least(2 * slots * sizeof(KeyOf<C>)));
       detail::sum_one<C>(forest, detail::tables_of<C>(forest), row.data(), keys, used, out);
     }
   });

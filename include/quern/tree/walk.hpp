@@ -20,19 +20,32 @@
 QUERN_NAMESPACE_BEGIN
 namespace tree::detail {
 
-/// Where one step leads; a leaf leads to itself.
+/// The node at a place.
 template <class Key>
-inline std::uint32_t walk_step(const WalkNode<Key>& n, Key key) noexcept {
-  return n.child + static_cast<std::uint32_t>(wrapping_sub(key, n.missing_right) >= n.threshold);
+inline const WalkNode<Key>& node_at(const WalkNode<Key>* nodes, std::uint64_t place) noexcept {
+  return *reinterpret_cast<const WalkNode<Key>*>(reinterpret_cast<const std::byte*>(nodes) +
+                                                 8 * place);
+}
+
+/// Where one step leads.
+template <class Key>
+inline std::uint64_t walk_step(const WalkNode<Key>& n, Key key) noexcept {
+  return n.child + (key >= n.threshold ? walk_node_places<Key> : 0);
+}
+
+/// The key that a node looks at, of a slot's key: see WalkNode.
+template <class Key>
+inline Key key_for(std::uint32_t key_at, Key key) noexcept {
+  return wrapping_sub(key, static_cast<Key>(key_at & 1U));
 }
 
 template <class Key, class KeyAt, std::size_t Ways, std::size_t... Way>
-inline std::uint32_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint32_t, Ways>& at,
+inline std::uint64_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint64_t, Ways>& at,
                                 const KeyAt& key_at, std::index_sequence<Way...>) noexcept {
-  std::uint32_t moved = 0;
+  std::uint64_t moved = 0;
   const auto step = [&](std::size_t way) {
-    const WalkNode<Key>& n = nodes[at[way]];
-    const std::uint32_t next = walk_step(n, key_at(n.slot, way));
+    const WalkNode<Key>& n = node_at(nodes, at[way]);
+    const std::uint64_t next = walk_step(n, key_at(n.key_at, way));
     moved |= next ^ at[way];
     at[way] = next;
   };
@@ -40,19 +53,21 @@ inline std::uint32_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint
   return moved;
 }
 
-/// Takes every walk from at[way] down to its leaf, at most \p depth steps. key_at(slot, way) is the
-/// key of that walk's row.
+/// Takes every walk from node number at[way] down to its leaf, at most \p depth steps.
+/// key_at(n, way) is the key of that walk's row for WalkNode::key_at n.
 template <class Key, class KeyAt, std::size_t Ways>
 inline void walk(const WalkNode<Key>* nodes, std::int32_t depth,
-                 std::array<std::uint32_t, Ways>& at, const KeyAt& key_at) noexcept {
+                 std::array<std::uint64_t, Ways>& at, const KeyAt& key_at) noexcept {
   constexpr auto ways = std::make_index_sequence<Ways>();
+  for (std::uint64_t& place : at) place *= walk_node_places<Key>;
   // A branch that stops early pays only in trees with some leaves much deeper than most.
   constexpr std::int32_t unchecked = 8;
   const std::int32_t first = (std::min)(depth, unchecked);
   for (std::int32_t level = 0; level < first; ++level) walk_level(nodes, at, key_at, ways);
   for (std::int32_t level = first; level < depth; ++level) {
-    if (walk_level(nodes, at, key_at, ways) == 0) return;
+    if (walk_level(nodes, at, key_at, ways) == 0) break;
   }
+  for (std::uint64_t& place : at) place /= walk_node_places<Key>;
 }
 
 /// The leaf of a tree that is followed in its original form. key_at(slot) is the row's key.
@@ -79,7 +94,7 @@ double original_value(const PackedForest& forest, const Tree& tree, const KeyAt&
       });
 }
 
-/// Sum of one output for one row, whose keys are in \p keys.
+/// Sum of one output for one row; \p keys: two a slot, by WalkNode::key_at.
 template <class C>
 double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
                   const KeyOf<C>* keys, std::int64_t output, std::int64_t trees) {
@@ -93,11 +108,11 @@ double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
   while (i < list.size() && packed(i).source < trees) {
     if (packed(i).form == TreeForm::categories) {
       const Tree& tree = forest.originals[static_cast<std::size_t>(packed(i).original)];
-      sum += original_value<C>(forest, tree, [&](std::int32_t slot) { return keys[slot]; });
+      sum += original_value<C>(forest, tree, [&](std::int32_t slot) { return keys[2 * slot]; });
       ++i;
       continue;
     }
-    std::array<std::uint32_t, ways> at;
+    std::array<std::uint64_t, ways> at;
     std::int32_t depth = 0;
     std::size_t together = 0;
     while (together < ways && i < list.size() && packed(i).source < trees &&
@@ -107,20 +122,22 @@ double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
     }
     for (std::size_t way = together; way < ways; ++way) at[way] = at[0];
     walk(tables.nodes.data(), depth, at,
-         [keys](std::uint32_t slot, std::size_t) { return keys[slot]; });
+         [keys](std::uint32_t key_at, std::size_t) { return keys[key_at]; });
     for (std::size_t way = 0; way < together; ++way) sum += forest.walk_values[at[way]];
   }
   return sum;
 }
 
-/// One row through all trees; \p keys has room for a key a slot.
+/// One row through all trees; \p keys has room for two keys a slot, and for two at least.
 template <class C, class T, class Out>
 void sum_one(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables, const T* row,
              KeyOf<C>* keys, std::int64_t trees, std::span<Out> out) {
   for (std::size_t slot = 0; slot < forest.slot_features.size(); ++slot) {
-    keys[slot] = float_key(static_cast<C>(row[forest.slot_features[slot]]));
+    const KeyOf<C> key = float_key(static_cast<C>(row[forest.slot_features[slot]]));
+    keys[2 * slot] = key;
+    keys[2 * slot + 1] = wrapping_sub(key, KeyOf<C>{1});
   }
-  if (forest.slot_features.empty()) keys[0] = 0;  // leaves look at slot 0
+  if (forest.slot_features.empty()) keys[0] = 0;  // leaves look at the first
   for (std::size_t k = 0; k < out.size(); ++k) {
     out[k] =
         static_cast<Out>(sum_output<C>(forest, tables, keys, static_cast<std::int64_t>(k), trees));
