@@ -32,21 +32,32 @@ template <class Index>
 std::int64_t partition_rows(const std::uint8_t* HWY_RESTRICT column, std::uint8_t first,
                             std::int32_t count, const RowList& rows, Index* out) {
   if (rows.size == 0) return 0;
-  Index* left = out;
-  Index* right = out + rows.size - 1;
-  const auto place = [&](Index row) HWY_ATTR {
-    const bool goes_left = static_cast<std::uint8_t>(column[row] - first) < count;
-    *left = row;
-    *right = row;
-    left += goes_left;
-    right -= !goes_left;
+  const auto last = static_cast<std::uint8_t>(count - 1);
+  std::int64_t lefts = 0;
+  Index* right = out + rows.size - 1;  // where the row would go if none before it had gone left
+  const auto place = [&](std::uint32_t row, bool goes_left) HWY_ATTR {
+    out[lefts] = static_cast<Index>(row);
+    right[lefts] = static_cast<Index>(row);
+    --right;
+    lefts += goes_left;
   };
-  if (rows.index == nullptr) {
-    for (std::int64_t i = 0; i < rows.size; ++i) place(static_cast<Index>(rows.first + i));
+  const auto place_by_code = [&](std::uint32_t row) HWY_ATTR {
+    place(row, static_cast<std::uint8_t>(column[row] - first) <= last);
+  };
+  const auto number = [&](std::int64_t i) HWY_ATTR {
+    return static_cast<std::uint32_t>(rows.index == nullptr ? rows.first + i : rows.index[i]);
+  };
+  if (count <= 0) {
+    for (std::int64_t i = 0; i < rows.size; ++i) place(number(i), false);
+  } else if (rows.index == nullptr) {
+    const auto from = static_cast<std::uint32_t>(rows.first);
+    const auto to = static_cast<std::uint32_t>(rows.first + rows.size);
+    for (std::uint32_t row = from; row != to; ++row) place_by_code(row);
   } else {
-    for (std::int64_t i = 0; i < rows.size; ++i) place(rows.index[i]);
+    for (std::int64_t i = 0; i < rows.size; ++i)
+      place_by_code(static_cast<std::uint32_t>(rows.index[i]));
   }
-  return left - out;
+  return lefts;
 }
 
 /// The same by a feature of a sparse block, which owns the cells [test.first, test.end): rows go

@@ -56,7 +56,7 @@ inline void plan_paged_blocks(BinnedMatrix& m) {
   const std::vector<ColumnProfile> profiles(static_cast<std::size_t>(m.features()));
   std::vector<DenseColumn> columns;
   for (std::int32_t f = 0; f < m.features(); ++f) columns.push_back({{f}, 1});
-  plan_dense_blocks(m.cuts, profiles, std::move(columns), m.blocks);
+  plan_dense_blocks(m.cuts, profiles, std::move(columns), m.rows, m.blocks);
   index_blocks(m, profiles);
 }
 

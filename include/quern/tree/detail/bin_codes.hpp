@@ -285,7 +285,7 @@ void bin_features(const CsrView<T>& x, BlockUse use, int threads, BinnedMatrix& 
     };
     bundles = find_bundles(m.cuts, profiles, m.rows, source, threads);
   }
-  m.blocks = plan_blocks(m.cuts, profiles, bundles);
+  m.blocks = plan_blocks(m.cuts, profiles, bundles, m.rows);
   index_blocks(m, profiles);
   fill_blocks_from_csr(coder, m, threads);
   if (use.fill) fill_byte_columns(m, threads);
