@@ -128,6 +128,27 @@ TEST(FeatureBundles, DenseInputGrowsTheSameTrees) {
   }
 }
 
+TEST(FeatureBundles, ColumnsOf256CellsGrowTheSameTrees) {
+  const Eigen::MatrixXf x = one_hot(20000, nan);
+  const Csr csr(x);
+  for (const auto& data : {csr.data(x.cols()), tree::make_dataset(x)}) {
+    const std::vector<tree::GradientPair> g = gradients(x);
+    tree::BinnedMatrix even = tree::bin(data, 255);
+    const auto packed = tree::HistogramPrecision::packed, full = tree::HistogramPrecision::full;
+    const tree::Tree with_packed = grow(even, g, packed, 1), with_full = grow(even, g, full, 1);
+    for (tree::FeatureBlock& block : even.blocks) {
+      if (block.layout != tree::BlockLayout::dense) continue;
+      const std::int32_t before = block.cells();
+      tree::detail::even_out_cells(block, tree::detail::even_cells_rows);
+      EXPECT_GE(block.cells(), before);
+      EXPECT_EQ(block.cells(), 256 * block.columns());
+      for (std::int32_t c = 0; c < block.columns(); ++c) EXPECT_EQ(block.first_cells()[c], 256 * c);
+    }
+    expect_equal(grow(even, g, packed, 2), with_packed);
+    expect_equal(grow(even, g, full, 2), with_full);
+  }
+}
+
 TEST(FeatureBundles, WithoutColumnsRowsAreRoutedByTheirBytes) {
   const Eigen::MatrixXf x = one_hot(5000, 0.0f);
   const auto data = tree::make_dataset(x);
