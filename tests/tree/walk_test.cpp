@@ -21,11 +21,11 @@ namespace quern::test::walk {
 namespace {
 
 TEST(Walk, StepsByThresholdAndMissingDirection) {
-  using Node = tree::detail::WalkNode<std::int32_t>;
+  using Node = tree::detail::PlacedNode<std::int32_t>;
   constexpr std::int32_t missing = kernels::missing_key<std::int32_t>;
   const Node left{.threshold = 10, .key_at = 0, .child = 4};
   const Node right{.threshold = 9, .key_at = 1, .child = 4};
-  constexpr std::uint64_t right_child = 4 + tree::detail::walk_node_places<std::int32_t>;
+  constexpr std::uint64_t right_child = 4 + tree::detail::node_places<std::int32_t>;
   const auto step = [](const Node& n, std::int32_t key) {
     return tree::detail::walk_step(n, tree::detail::key_for(n.key_at, key));
   };
@@ -46,7 +46,8 @@ TEST(Walk, ManyRowsReachTheLeavesOfTheTree) {
   const tree::PackedForest forest({.trees = trees, .base = std::span(&base, 1), .features = 5});
   const std::vector<float> x = random_features<float>(8 * 5, random);
   std::array<std::uint64_t, 8> at;
-  at.fill(forest.packed[0].root);
+  constexpr std::uint64_t places = tree::detail::node_places<std::int32_t>;
+  at.fill(forest.packed[0].root * places);
   tree::detail::walk(forest.float_tables.nodes.data(), forest.packed[0].depth, at,
                      [&](std::uint32_t key_at, std::size_t way) {
                        const auto feature =
@@ -54,7 +55,8 @@ TEST(Walk, ManyRowsReachTheLeavesOfTheTree) {
                        return tree::detail::key_for(key_at, tree::float_key(x[way * 5 + feature]));
                      });
   for (std::size_t way = 0; way < 8; ++way) {
-    EXPECT_EQ(forest.walk_originals[at[way]], naive_leaf<float>(trees[0], x.data() + way * 5));
+    EXPECT_EQ(forest.walk_originals[at[way] / places],
+              naive_leaf<float>(trees[0], x.data() + way * 5));
   }
 }
 

@@ -37,20 +37,29 @@ namespace tree {
 
 namespace detail {
 
-/// One step of a walk: goes to child + (key >= threshold) nodes. A missing value's key is the
-/// smallest; where it goes right, keys and threshold are one lower and wrap, so that it is the
-/// largest. Which of the two keys is looked at and where nodes lie is worked out beforehand: a row
-/// takes hundreds of steps. A leaf leads to itself.
+/// One step of a walk: goes to child + (key - missing_right >= threshold), where the subtraction
+/// wraps, so that a missing value's key is either the smallest or the largest. A leaf: itself.
 template <class Key>
 struct WalkNode {
+  Key threshold = (std::numeric_limits<Key>::min)();
+  std::uint32_t slot = 0;
+  std::uint32_t child = 0;
+  Key missing_right = 0;
+};
+
+/// The same with less to do at each step, of which a row takes hundreds: which of a slot's two keys
+/// is looked at (the second is one lower and wraps) and where the children lie is worked out
+/// beforehand.
+template <class Key>
+struct PlacedNode {
   Key threshold = (std::numeric_limits<Key>::min)();
   std::uint32_t key_at = 0;  ///< 2 * slot, one more where missing values go right
   std::uint64_t child = 0;   ///< place of the left child; the right one follows
 };
 
-/// Places of walk nodes count eight bytes, by which addresses can be scaled for nothing.
+/// Places count eight bytes, by which addresses are scaled for nothing.
 template <class Key>
-inline constexpr std::uint64_t walk_node_places = sizeof(WalkNode<Key>) / 8;
+inline constexpr std::uint64_t node_places = sizeof(PlacedNode<Key>) / 8;
 
 template <class Key>
 [[nodiscard]] constexpr Key wrapping_sub(Key a, Key b) noexcept {
@@ -61,8 +70,8 @@ template <class Key>
 /// What the nodes of one kind of key are: floats always, doubles where the maker compared those.
 template <class Key>
 struct KeyTables {
-  std::vector<WalkNode<Key>> nodes;  ///< of all trees, each breadth first
-  std::vector<Key> codes;            ///< (columns, code_table_size)
+  std::vector<PlacedNode<Key>> nodes;  ///< of all trees, each breadth first
+  std::vector<Key> codes;              ///< (columns, code_table_size)
 };
 
 /// Rows that are taken through all trees together: their codes stay in the cache.
@@ -209,8 +218,8 @@ inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t
   for (std::size_t i = 0; i < order.size(); ++i) {
     const std::int32_t original = order[i];
     const Node& n = tree.node(original);
-    detail::WalkNode<std::int32_t> node32;
-    detail::WalkNode<std::int64_t> node64;
+    detail::PlacedNode<std::int32_t> node32;
+    detail::PlacedNode<std::int64_t> node64;
     // A leaf takes its right turn, to itself.
     std::uint64_t child = std::uint64_t{out.root} + i - 1;
     if (!n.is_leaf()) {
@@ -224,8 +233,8 @@ inline void PackedForest::add_walk(const Tree& tree, double weight, std::int32_t
       order.push_back(n.left);
       order.push_back(n.right);
     }
-    node32.child = child * detail::walk_node_places<std::int32_t>;
-    node64.child = child * detail::walk_node_places<std::int64_t>;
+    node32.child = child * detail::node_places<std::int32_t>;
+    node64.child = child * detail::node_places<std::int64_t>;
     float_tables.nodes.push_back(node32);
     if (compares_doubles()) double_tables.nodes.push_back(node64);
     walk_values.push_back(n.is_leaf() ? weight * detail::leaf_value(tree, original, vector) : 0.0);

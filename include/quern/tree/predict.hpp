@@ -299,7 +299,7 @@ class Tile {
   template <std::size_t Ways, class Reached>
   void walk_rows(const PackedTree& tree, std::int64_t r, const Reached& reached) const {
     std::array<std::uint64_t, Ways> at;
-    at.fill(tree.root);
+    at.fill(tree.root * node_places<Key>);
     const Key* const keys = keys_ + r;
     walk(tables_of<C>(forest_).nodes.data(), tree.depth, at,
          [keys](std::uint32_t key_at, std::size_t way) {
@@ -307,7 +307,8 @@ class Tile {
            return key_for(key_at, keys[slot * predict_tile_rows + static_cast<std::int64_t>(way)]);
          });
     for (std::size_t way = 0; way < Ways; ++way)
-      reached(r + static_cast<std::int64_t>(way), at[way]);
+
+      reached(r + static_cast<std::int64_t>(way), at[way] / node_places<Key>);
   }
 
   std::int32_t follow(const Tree& tree, std::int64_t r) const {

@@ -20,32 +20,50 @@
 QUERN_NAMESPACE_BEGIN
 namespace tree::detail {
 
-/// The node at a place.
+/// How a walk keeps where it is, and the node there.
 template <class Key>
-inline const WalkNode<Key>& node_at(const WalkNode<Key>* nodes, std::uint64_t place) noexcept {
-  return *reinterpret_cast<const WalkNode<Key>*>(reinterpret_cast<const std::byte*>(nodes) +
-                                                 8 * place);
+inline const PlacedNode<Key>& node_at(const PlacedNode<Key>* nodes, std::uint64_t place) noexcept {
+  return *reinterpret_cast<const PlacedNode<Key>*>(reinterpret_cast<const std::byte*>(nodes) +
+                                                   8 * place);
+}
+template <class Key>
+inline const WalkNode<Key>& node_at(const WalkNode<Key>* nodes, std::uint32_t number) noexcept {
+  return nodes[number];
 }
 
-/// Where one step leads.
+/// Where one step leads; a leaf leads to itself.
 template <class Key>
-inline std::uint64_t walk_step(const WalkNode<Key>& n, Key key) noexcept {
-  return n.child + (key >= n.threshold ? walk_node_places<Key> : 0);
+inline std::uint64_t walk_step(const PlacedNode<Key>& n, Key key) noexcept {
+  return n.child + (key >= n.threshold ? node_places<Key> : 0);
+}
+template <class Key>
+inline std::uint32_t walk_step(const WalkNode<Key>& n, Key key) noexcept {
+  return n.child + static_cast<std::uint32_t>(wrapping_sub(key, n.missing_right) >= n.threshold);
 }
 
-/// The key that a node looks at, of a slot's key: see WalkNode.
+/// The key that a node wants: a slot, or PlacedNode::key_at.
+template <class Key>
+inline std::uint32_t wanted_key(const PlacedNode<Key>& n) noexcept {
+  return n.key_at;
+}
+template <class Key>
+inline std::uint32_t wanted_key(const WalkNode<Key>& n) noexcept {
+  return n.slot;
+}
+
+/// The key at PlacedNode::key_at, of a slot's key.
 template <class Key>
 inline Key key_for(std::uint32_t key_at, Key key) noexcept {
   return wrapping_sub(key, static_cast<Key>(key_at & 1U));
 }
 
-template <class Key, class KeyAt, std::size_t Ways, std::size_t... Way>
-inline std::uint64_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint64_t, Ways>& at,
-                                const KeyAt& key_at, std::index_sequence<Way...>) noexcept {
-  std::uint64_t moved = 0;
+template <class Node, class Place, class KeyAt, std::size_t Ways, std::size_t... Way>
+inline Place walk_level(const Node* nodes, std::array<Place, Ways>& at, const KeyAt& key_at,
+                        std::index_sequence<Way...>) noexcept {
+  Place moved = 0;
   const auto step = [&](std::size_t way) {
-    const WalkNode<Key>& n = node_at(nodes, at[way]);
-    const std::uint64_t next = walk_step(n, key_at(n.key_at, way));
+    const Node& n = node_at(nodes, at[way]);
+    const Place next = walk_step(n, key_at(wanted_key(n), way));
     moved |= next ^ at[way];
     at[way] = next;
   };
@@ -53,21 +71,19 @@ inline std::uint64_t walk_level(const WalkNode<Key>* nodes, std::array<std::uint
   return moved;
 }
 
-/// Takes every walk from node number at[way] down to its leaf, at most \p depth steps.
-/// key_at(n, way) is the key of that walk's row for WalkNode::key_at n.
-template <class Key, class KeyAt, std::size_t Ways>
-inline void walk(const WalkNode<Key>* nodes, std::int32_t depth,
-                 std::array<std::uint64_t, Ways>& at, const KeyAt& key_at) noexcept {
+/// Takes every walk from at[way] (a number, or a place among PlacedNodes) down to its leaf, at most
+/// \p depth steps. key_at(k, way) is the key of that walk's row that a node wants.
+template <class Node, class Place, class KeyAt, std::size_t Ways>
+inline void walk(const Node* nodes, std::int32_t depth, std::array<Place, Ways>& at,
+                 const KeyAt& key_at) noexcept {
   constexpr auto ways = std::make_index_sequence<Ways>();
-  for (std::uint64_t& place : at) place *= walk_node_places<Key>;
   // A branch that stops early pays only in trees with some leaves much deeper than most.
   constexpr std::int32_t unchecked = 8;
   const std::int32_t first = (std::min)(depth, unchecked);
   for (std::int32_t level = 0; level < first; ++level) walk_level(nodes, at, key_at, ways);
   for (std::int32_t level = first; level < depth; ++level) {
-    if (walk_level(nodes, at, key_at, ways) == 0) break;
+    if (walk_level(nodes, at, key_at, ways) == 0) return;
   }
-  for (std::uint64_t& place : at) place /= walk_node_places<Key>;
 }
 
 /// The leaf of a tree that is followed in its original form. key_at(slot) is the row's key.
@@ -118,12 +134,13 @@ double sum_output(const PackedForest& forest, const KeyTables<KeyOf<C>>& tables,
     while (together < ways && i < list.size() && packed(i).source < trees &&
            packed(i).form != TreeForm::categories) {
       depth = (std::max)(depth, packed(i).depth);
-      at[together++] = packed(i++).root;
+      at[together++] = packed(i++).root * node_places<KeyOf<C>>;
     }
     for (std::size_t way = together; way < ways; ++way) at[way] = at[0];
     walk(tables.nodes.data(), depth, at,
          [keys](std::uint32_t key_at, std::size_t) { return keys[key_at]; });
-    for (std::size_t way = 0; way < together; ++way) sum += forest.walk_values[at[way]];
+    for (std::size_t way = 0; way < together; ++way)
+      sum += forest.walk_values[at[way] / node_places<KeyOf<C>>];
   }
   return sum;
 }
