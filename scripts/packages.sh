@@ -86,8 +86,8 @@ configure() {
   }
 }
 
-# build PRESET
-build() { cmake --build --preset "$1" -j "$(parallel_jobs)"; }
+# build PRESET; tells all errors, not only the first.
+build() { cmake --build --preset "$1" -j "$(parallel_jobs)" -- -k 0; }
 
 # syntax PRESET FOLDERS: compiles the sources under FOLDERS (an extended regular expression) without
 # making code, which costs a third.

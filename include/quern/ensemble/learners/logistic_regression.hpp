@@ -11,10 +11,10 @@
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/parallel.hpp"
-#include "quern/ensemble/detail/lbfgs.hpp"
 #include "quern/ensemble/detail/linear_map.hpp"
 #include "quern/ensemble/learner.hpp"
 #include "quern/kernels/gemm.hpp"
+#include "quern/optim/lbfgs.hpp"
 
 #include <Eigen/Core>
 
@@ -51,7 +51,8 @@ class LogisticLoss {
   [[nodiscard]] Index size() const { return (x_.cols() + 1) * outputs_; }
 
   /// The map of variables (features + 1, outputs), the intercepts last.
-  [[nodiscard]] LinearMap map_of(const Eigen::VectorXd& v) const {
+  [[nodiscard]] LinearMap map_of(std::span<const double> at) const {
+    const Eigen::Map<const Eigen::VectorXd> v(at.data(), static_cast<Index>(at.size()));
     LinearMap map(x_.cols(), outputs_);
     for (Index c = 0; c < outputs_; ++c) {
       double& intercept = map.intercepts[static_cast<std::size_t>(c)];
@@ -64,8 +65,9 @@ class LogisticLoss {
     return map;
   }
 
-  double operator()(const Eigen::VectorXd& v, Eigen::VectorXd& gradient) const {
-    const LinearMap map = map_of(v);
+  /// The loss at (coefficients of standardised features, then intercepts), and its gradient there.
+  double operator()(std::span<const double> at, std::span<double> gradient) const {
+    const LinearMap map = map_of(at);
     Sums sums = parallel_reduce(
         block_count(x_.rows(), row_block), Sums{0, Eigen::VectorXd::Zero(size())},
         [&](std::int64_t b) { return block_sums(map, block_range(x_.rows(), row_block, b)); },
@@ -82,7 +84,8 @@ class LogisticLoss {
         sums.loss += 0.5 * l2_ * w * w;
       }
     }
-    gradient = sums.gradient / total_;
+    for (std::size_t i = 0; i < gradient.size(); ++i)
+      gradient[i] = sums.gradient[static_cast<Index>(i)] / total_;
     return sums.loss / total_;
   }
 
@@ -172,8 +175,11 @@ class LogisticRegression {
     detail::check_classes(name, {y, classes});
     detail::check_finite_features(name, x);
     const detail::LogisticLoss loss(x, {y, classes}, weights, options_.l2);
-    map_ = loss.map_of(detail::minimise(loss, Eigen::VectorXd::Zero(loss.size()),
-                                        options_.tolerance, options_.max_iterations));
+    std::vector<double> best(static_cast<std::size_t>(loss.size()));
+    optim::minimize_lbfgs<double>(
+        loss, best,
+        {.max_iterations = options_.max_iterations, .gradient_tolerance = options_.tolerance});
+    map_ = loss.map_of(best);
     classes_ = classes;
   }
 
