@@ -49,6 +49,7 @@ quern::ProgressCallback progress_of(const Settings& s, const std::string& what) 
 CocoTarget target_of(const Settings& s) {
   return s.type == "segm"        ? CocoTarget::masks
          : s.type == "keypoints" ? CocoTarget::keypoints
+         : s.type == "rotated"   ? CocoTarget::rotated_boxes
                                  : CocoTarget::boxes;
 }
 
@@ -107,9 +108,11 @@ Findings judge(const detection::CocoDataset& data, const std::string& path, cons
       s.lvis ? detection::lvis_stats(f.result, data.categories) : detection::coco_stats(f.result);
   f.f1 = detection::macro_f1(evaluator);
   f.worst = worst_images(data, evaluator, f.f1.score);
-  if (target_of(s) == CocoTarget::boxes && !s.lvis && !s.compat) {
-    f.tide = detection::tide(data, found.detections);
-    f.confusion = detection::confusion_matrix(data, found.detections, {.min_score = f.f1.score});
+  // Of key points there is no IoU, and of LVIS not every object is known.
+  if (target_of(s) != CocoTarget::keypoints && !s.lvis) {
+    f.tide = detection::tide(data, found.detections, {.target = target_of(s), .compat = s.compat});
+    f.confusion = detection::confusion_matrix(data, found.detections,
+                                              {.min_score = f.f1.score, .target = target_of(s)});
   }
   if (s.replicates > 0) {
     f.interval =
@@ -160,7 +163,7 @@ int run(int argc, char** argv) {
   app.add_option("--compare", s.compare,
                  "results of a second detector, compared by paired bootstrap");
   app.add_option("--type", s.type, "what overlap is of")
-      ->check(CLI::IsMember({"bbox", "segm", "keypoints"}))
+      ->check(CLI::IsMember({"bbox", "segm", "keypoints", "rotated"}))
       ->capture_default_str();
   app.add_option("--json", s.json_path, "where to write all numbers");
   app.add_option("--html", s.html_path, "where to write a self-contained page");
@@ -172,7 +175,7 @@ int run(int argc, char** argv) {
   app.add_option("--threads", s.threads, "0: all cores; never changes a number")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--lvis", s.lvis, "LVIS's rules");
-  app.add_flag("--compat", s.compat, "pycocotools' numbers also where it is wrong");
+  app.add_flag("--compat", s.compat, "pycocotools' and tidecv's numbers also where they are wrong");
   app.add_flag("-q,--quiet", s.quiet, "no progress");
   try {
     app.parse(argc, argv);

@@ -2,43 +2,23 @@
 
 #include "report.hpp"
 
+#include "quern/detection/coco_summary.hpp"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cstdio>
-#include <map>
 
 namespace coco_eval {
 namespace {
 
 using quern::detection::CocoResult;
-using quern::detection::CocoTarget;
 
 template <class... T>
 std::string format(const char* pattern, T... values) {
   char text[512];
   std::snprintf(text, sizeof(text), pattern, values...);
   return text;
-}
-
-/// How COCO's tools name each number: kind, IoU, area; the limit is the result's.
-struct Line {
-  const char* stat;
-  bool recall;
-  const char* iou;
-  const char* area;
-};
-
-Line line_of(const std::string& stat) {
-  static const std::map<std::string, Line> known = {
-      {"AP", {"AP", false, "0.50:0.95", "all"}},     {"AP50", {"AP", false, "0.50", "all"}},
-      {"AP75", {"AP", false, "0.75", "all"}},        {"APs", {"AP", false, "0.50:0.95", "small"}},
-      {"APm", {"AP", false, "0.50:0.95", "medium"}}, {"APl", {"AP", false, "0.50:0.95", "large"}},
-      {"AR", {"AR", true, "0.50:0.95", "all"}},      {"AR50", {"AR", true, "0.50", "all"}},
-      {"AR75", {"AR", true, "0.75", "all"}},         {"ARs", {"AR", true, "0.50:0.95", "small"}},
-      {"ARm", {"AR", true, "0.50:0.95", "medium"}},  {"ARl", {"AR", true, "0.50:0.95", "large"}}};
-  const auto found = known.find(stat.substr(0, stat.find('@')));
-  return found != known.end() ? found->second : Line{"AP", false, "0.50:0.95", "all"};
 }
 
 std::string escape(const std::string& text) {
@@ -234,19 +214,7 @@ span.c0{color:var(--c0)}span.c1{color:var(--c1)}.bar{display:inline-block;height
 }  // namespace
 
 std::string table(const Findings& findings) {
-  std::string text;
-  const auto& limits = findings.result.options.max_detections;
-  for (const auto& stat : findings.stats) {
-    const Line line = line_of(stat.name);
-    const std::size_t at = stat.name.find('@');
-    const std::string limit =
-        at == std::string::npos ? std::to_string(limits.back()) : stat.name.substr(at + 1);
-    std::string area = line.area;
-    if (stat.name == "APr" || stat.name == "APc" || stat.name == "APf") area = stat.name;
-    text += format(" Average %-9s (%s) @[ IoU=%-9s | area=%6s | maxDets=%3s ] = %.3f\n",
-                   line.recall ? "Recall" : "Precision", line.stat, line.iou, area.c_str(),
-                   limit.c_str(), stat.value);
-  }
+  std::string text = quern::detection::coco_summary(findings.result, findings.stats);
   if (findings.interval) {
     text += format(" 95 %% interval of AP over images: %.4f ... %.4f\n", findings.interval->low,
                    findings.interval->high);

@@ -8,8 +8,9 @@
 
 #include "quern/detection/bootstrap.hpp"
 #include "quern/detection/coco_eval.hpp"
-#include "quern/detection/errors.hpp"
+#include "quern/detection/confusion.hpp"
 #include "quern/detection/f1.hpp"
+#include "quern/detection/tide.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -31,8 +32,8 @@ struct Findings {
   quern::detection::CocoResult result;
   std::vector<quern::detection::CocoStat> stats;
   quern::detection::MacroF1 f1;
-  std::optional<quern::detection::TideResult> tide;      ///< of boxes
-  std::optional<quern::detection::Confusion> confusion;  ///< of boxes
+  std::optional<quern::detection::TideResult> tide;      ///< not of key points
+  std::optional<quern::detection::Confusion> confusion;  ///< the same
   std::optional<quern::detection::Interval> interval;    ///< of AP
   std::vector<WorstImage> worst;
 };

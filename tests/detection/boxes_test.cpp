@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Box overlaps against torchvision and COCO's tools (tests/reference/detection), rotated boxes
-/// against polygon clipping, and what is refused.
+/// Box overlaps against torchvision and COCO's tools (tests/reference/detection), and what is
+/// refused.
 
 #include "quern/detection/boxes.hpp"
 
 #include "quern/detection/box.hpp"
-#include "quern/detection/rotated_boxes.hpp"
 #include "quern/io/npy.hpp"
 
 #include <limits>
@@ -77,15 +76,6 @@ TEST(BoxesTest, EqualsCocoTools) {
       }
     }
   }
-}
-
-TEST(BoxesTest, RotatedAgreesWithPolygonClipping) {
-  const auto a = reference<2>("rotiou_a"), b = reference<2>("rotiou_b");
-  expect_near(detection::rotated_iou(view(a), view(b)), reference<2>("rotiou_expected"), 1e-10);
-  const detection::RotatedBox box{3, 4, 5, 2, 33};
-  EXPECT_NEAR(detection::rotated_iou(box, box), 1, 1e-12);
-  EXPECT_EQ(detection::rotated_iou(box, detection::RotatedBox{3, 4, 0, 2, 33}), 0);
-  EXPECT_NEAR(detection::rotated_iou({0, 0, 2, 2, 0}, {1, 0, 2, 2, 90}, true), 0.5, 1e-12);
 }
 
 TYPED_TEST(BoxesTest, PixelsAndFormats) {

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Run lengths and polygons against pycocotools.mask (tests/reference/detection), bit for bit.
+/// Run lengths against pycocotools.mask (tests/reference/detection), bit for bit.
 
 #include "quern/detection/rle.hpp"
 
 #include "quern/core/random.hpp"
-#include "quern/detection/polygon.hpp"
 #include "quern/io/npy.hpp"
 
-#include <cmath>
 #include <fstream>
-#include <limits>
 #include <string>
 #include <vector>
 
@@ -83,23 +80,6 @@ TEST(RleTest, EqualsCocoTools) {
             r.expected["merge_intersect_7_8"].get<std::string>());
 }
 
-TEST(RleTest, PolygonsAndBoxesEqualCocoTools) {
-  const Reference r = reference();
-  for (const json& p : r.expected["polygons"]) {
-    const auto xy = p["xy"].get<std::vector<double>>();
-    const Rle m = detection::from_polygon(xy, r.height, r.width);
-    EXPECT_EQ(detection::compressed(m), p["compressed"].get<std::string>());
-    EXPECT_EQ(detection::area(m), p["area"].get<std::uint64_t>());
-    expect_box(detection::box_of(m), p["bbox"]);
-  }
-  for (const json& b : r.expected["boxes"]) {
-    const Box box{b["xywh"][0].get<double>(), b["xywh"][1].get<double>(),
-                  b["xywh"][2].get<double>(), b["xywh"][3].get<double>()};
-    EXPECT_EQ(detection::compressed(detection::from_box(box, r.height, r.width)),
-              b["compressed"].get<std::string>());
-  }
-}
-
 TEST(RleTest, RandomMasksAgreeWithTheirPixels) {
   Philox rng(1, "rle");
   for (int repeat = 0; repeat < 100; ++repeat) {
@@ -132,11 +112,6 @@ TEST(RleTest, Refuses) {
   EXPECT_THROW((void)detection::decode(bad), ShapeError);
   EXPECT_THROW((void)detection::iou(small_mask, large), ShapeError);
   EXPECT_THROW((void)detection::merge({}, MaskMerge::any), ShapeError);
-  const std::vector<double> odd = {0, 0, 1, 0, 1}, far = {0, 0, 1e9, 0, 1, 1};
-  const std::vector<double> nan = {0, 0, std::numeric_limits<double>::quiet_NaN(), 0, 1, 1};
-  EXPECT_THROW((void)detection::from_polygon(odd, 4, 4), ShapeError);
-  EXPECT_THROW((void)detection::from_polygon(far, 4, 4), ValueError);
-  EXPECT_THROW((void)detection::from_polygon(nan, 4, 4), ValueError);
 }
 
 }  // namespace

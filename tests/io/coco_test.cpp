@@ -11,8 +11,10 @@
 #include "quern/detection/f1.hpp"
 #include "quern/io/npy.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -118,6 +120,13 @@ TEST(CocoTest, KeypointsEqualPycocotools) {
                           CocoOptions::of(CocoTarget::keypoints));
   expect_stats(result, load("coco_keypoints_expected.json"));
   expect_arrays(result, "coco_keypoints");
+}
+
+// Their IoU is cut by another library: equal but for rounding, and no IoU is that near a threshold.
+TEST(CocoTest, RotatedBoxesEqualPycocotools) {
+  expect_stats(run("coco_rotated_gt.json", "coco_rotated_dt.json",
+                   CocoOptions::of(CocoTarget::rotated_boxes)),
+               load("coco_rotated_expected.json"));
 }
 
 TEST(CocoTest, VariantsEqualPycocotools) {
@@ -227,6 +236,55 @@ TEST(CocoTest, LvisEqualsItsTools) {
   EXPECT_EQ(found, expected.size());
 }
 
+std::string read_in_pieces(const std::string& text, const detection::CocoDataset& data,
+                           const io::CocoReadOptions& options, std::size_t least) {
+  const io::Input input = io::Input::memory(text, "r", options.limits, "f");
+  const auto found = io::detail::CocoResultReader(input, data, options, least).read();
+  std::string all;
+  for (const auto& d : found.detections) {
+    all += std::to_string(d.image) + ' ' + std::to_string(d.score) + ' ' +
+           (d.mask != nullptr ? detection::compressed(*d.mask) : std::string()) + '\n';
+  }
+  return all;
+}
+
+TEST(CocoTest, PiecesReadSideBySideAreTheWhole) {
+  io::CocoReadOptions options{.target = CocoTarget::masks};
+  const auto data = io::read_coco(reference("coco_segm_gt.json"), options);
+  std::ifstream file(reference("coco_segm_dt.json"));
+  std::string text((std::istreambuf_iterator<char>(file)), {});
+  const std::string whole = read_in_pieces(text, data, options, text.size());
+  EXPECT_GT(std::count(whole.begin(), whole.end(), '\n'), 100);
+  std::int64_t told = 0;
+  options.progress = [&](const Progress& p) {
+    EXPECT_GE(p.done, told);
+    EXPECT_LE(p.done, p.total);
+    told = p.done;
+    return true;
+  };
+  for (const int threads : {2, 3, 16}) {
+    options.threads = threads;
+    told = 0;
+    EXPECT_EQ(read_in_pieces(text, data, options, 1), whole);
+    EXPECT_GT(told, 0);
+  }
+  // What looks like a border but is none, and a fault that is told as by one reader.
+  options.progress = {};
+  const std::string trap = R"([{"note": "},{", "x": [{}, {}], "image_id": 10, "category_id": 3, )"
+                           R"("score": 1, "segmentation": [[0, 0, 9, 0, 9, 9]], "y": [{},{},{}]}])";
+  EXPECT_EQ(read_in_pieces(trap, data, options, 8), read_in_pieces(trap, data, options, 9999));
+  text[text.size() - 30] = '!';
+  const auto fault = [&](std::size_t least) {
+    try {
+      return read_in_pieces(text, data, options, least);
+    } catch (const ParseError& error) {
+      return std::string(error.what());
+    }
+  };
+  EXPECT_EQ(fault(1), fault(text.size()));
+  EXPECT_NE(fault(1).find("r:1:"), std::string::npos);
+}
+
 constexpr const char* kGood =
     R"({"images": [{"id": 1, "width": 10, "height": 8}], "categories": [{"id": 3, "name": "\u00e9"}],
 "annotations": [{"id": 7, "image_id": 1, "category_id": 3, "bbox": [0, 0, 4, 5], "area": 20,
@@ -249,6 +307,12 @@ TEST(CocoTest, ReadsWhatIsThere) {
   EXPECT_EQ(data.images[0].width, 10u);
   const auto masks = io::parse_coco(kGood, {.target = CocoTarget::masks});
   EXPECT_EQ(masks.truths[0].mask->height, 8u);
+  std::string turned = kGood;
+  turned.replace(turned.find("[0, 0, 4, 5]"), 12, "[2, 3, 4, 5, 30]");
+  const auto rotated = io::parse_coco(turned, {.target = CocoTarget::rotated_boxes});
+  EXPECT_EQ(rotated.truths[0].box.x, 0);
+  EXPECT_EQ(rotated.truths[0].box.y, 0.5);
+  EXPECT_EQ(rotated.truths[0].degrees, 30);
 }
 
 void expect_refused(const std::string& from, const std::string& to, const std::string& why,
@@ -262,7 +326,17 @@ void expect_refused(const std::string& from, const std::string& to, const std::s
 TEST(CocoTest, RefusesWithThePlace) {
   expect_refused("\"id\": 7, ", "", "g:2:17: an annotation without id");
   expect_refused("[0, 0, 4, 5]", "[0, 0, 4]", "g:2:68: a bbox of 3 numbers");
-  expect_refused("[0, 0, 4, 5]", "[0, 0, -4, 5]", "negative size");
+  expect_refused("[0, 0, 4, 5]", "[0, 0, 4, 5, 30]", "a bbox of 5 numbers, expected 4 (x y w h)");
+  expect_refused("[0, 0, 4, 5]", "[0, 4, 5]", "expected 5 (cx cy w h degrees) or 4",
+                 CocoTarget::rotated_boxes);
+  expect_refused("[0, 0, 4, 5]", "[0, 0, -4, 5]", "g:2:68: a bbox of negative size");
+  expect_refused("\"id\": 1, \"width\"", "\"id\": 1}, {\"id\": 1, \"width\"",
+                 "an image id twice: 1");
+  expect_refused("\"annotations\": [",
+                 "\"annotations\": [{\"id\": 7, \"image_id\": 1, \"category_id\": 3, "
+                 "\"bbox\": [0, 0, 1, 1]}, ",
+                 "an annotation id twice: 7");
+  expect_refused("\"area\": 20", "\"area\": -20", "a negative area");
   expect_refused("[0, 0, 4, 5]", "[0, 0, NaN, 5]", "g:2:75: expected a number, got 'NaN");
   expect_refused("\"image_id\": 1", "\"image_id\": 2",
                  "g:2:17: an annotation of the unknown image 2");

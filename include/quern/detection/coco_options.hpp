@@ -21,7 +21,7 @@ QUERN_NAMESPACE_BEGIN
 namespace detection {
 
 /// What IoU is of.
-enum class CocoTarget : std::uint8_t { boxes, masks, keypoints };
+enum class CocoTarget : std::uint8_t { boxes, masks, keypoints, rotated_boxes };
 
 /// Objects whose area is within [low, high], bounds included.
 struct AreaRange {

@@ -30,12 +30,13 @@ struct Truth {
   std::int64_t image = 0;
   std::int64_t category = 0;
   Box box{};
-  double area = 0;      ///< what area ranges look at; COCO: the mask's, not the box's
+  double area = -1;     ///< what area ranges look at, COCO's is the mask's; -1: of mask or box
   bool crowd = false;   ///< a region of many: matches any number of detections, which are ignored
   bool ignore = false;  ///< detections matched to it count neither way
   std::int32_t num_keypoints = -1;      ///< labelled ones; -1: those with v > 0
   const Rle* mask = nullptr;            ///< for masks
   std::span<const double> keypoints{};  ///< for key points: x y v each
+  double degrees = 0;  ///< for rotated boxes: turn of the box about its centre, counter-clockwise
 };
 
 /// A reported object.
@@ -46,6 +47,7 @@ struct Detection {
   Box box{};
   const Rle* mask = nullptr;
   std::span<const double> keypoints{};
+  double degrees = 0;
 };
 
 struct ImageInfo {
@@ -71,6 +73,7 @@ struct ShapeStore {
   ShapeStore& operator=(ShapeStore&&) = default;
   std::deque<Rle> masks;
   std::deque<std::vector<double>> keypoints;
+  std::vector<ShapeStore> parts;  ///< of a file that was read in pieces
 };
 
 /// Ground truth.

@@ -82,10 +82,25 @@ inline void check_rle(std::string_view function, std::string_view argument, cons
           static_cast<double>(x_high - x_low + 1), static_cast<double>(y_high - y_low + 1)};
 }
 
+namespace detail {
+
+/// One past the last pixel that may be set.
+inline std::uint64_t end_of_set(const Rle& mask) noexcept {
+  const bool zeros_last = mask.counts.size() % 2 == 1;
+  return mask.pixels() - (zeros_last ? mask.counts.back() : 0);
+}
+
+}  // namespace detail
+
 /// Pixels that are set in both; the masks have one size.
 [[nodiscard]] inline std::uint64_t intersection(const Rle& a, const Rle& b) noexcept {
   std::uint64_t inter = 0, a_begin = 0, b_begin = 0;
   std::size_t i = 0, j = 0;
+  // Most pairs lie in columns apart.
+  if (a.counts.empty() || b.counts.empty() || a.counts[0] >= detail::end_of_set(b) ||
+      b.counts[0] >= detail::end_of_set(a)) {
+    return 0;
+  }
   // Each step looks at one set run of either side and leaves the one that ends first.
   const auto next = [](const Rle& m, std::size_t& k, std::uint64_t& begin) {
     if (k > 0) begin += m.counts[k - 1];

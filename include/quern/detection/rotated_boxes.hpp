@@ -11,6 +11,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
+#include "quern/detection/box.hpp"
 
 #include <algorithm>
 #include <array>
@@ -27,6 +28,11 @@ struct RotatedBox {
   double cx = 0, cy = 0, w = 0, h = 0;
   double degrees = 0;
 };
+
+/// The upright box \p box, turned about its centre.
+[[nodiscard]] inline RotatedBox rotated(const Box& box, double degrees) noexcept {
+  return {box.x + box.w / 2, box.y + box.h / 2, box.w, box.h, degrees};
+}
 
 namespace detail {
 

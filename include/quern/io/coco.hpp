@@ -11,9 +11,11 @@
 #include "quern/core/parallel.hpp"
 #include "quern/detection/coco_options.hpp"
 #include "quern/detection/data.hpp"
+#include "quern/detection/detail/coco_overlap.hpp"
 #include "quern/detection/polygon.hpp"
 #include "quern/detection/rle.hpp"
 #include "quern/io/coco_scan.hpp"
+#include "quern/io/detail/coco_results.hpp"
 #include "quern/io/input.hpp"
 #include "quern/io/json_scan.hpp"
 
@@ -141,7 +143,7 @@ class CocoTruthReader {
         t.category = json_.integer();
         category = true;
       } else if (key == "bbox") {
-        t.box = scan_.box();
+        t.box = scan_.box(t.degrees);
         box = true;
       } else if (key == "area") {
         t.area = json_.number();
@@ -205,8 +207,7 @@ class CocoTruthReader {
     (void)unique(ids, "an annotation id twice");
     rasterize(images);
     for (const std::size_t i : no_area_) {
-      detection::Truth& t = data_.truths[i];
-      t.area = t.mask != nullptr ? static_cast<double>(detection::area(*t.mask)) : t.box.area();
+      data_.truths[i].area = detection::detail::truth_area(data_.truths[i]);
     }
   }
 
@@ -268,103 +269,6 @@ class CocoTruthReader {
   std::vector<std::pair<std::int64_t, std::size_t>> image_offsets_, category_offsets_;
   std::vector<PendingPolygons> pending_;
   std::string buffer_;
-};
-
-/// Parses results.
-class CocoResultReader {
- public:
-  CocoResultReader(const Input& input, const detection::CocoDataset& data,
-                   const CocoReadOptions& options)
-      : scan_(input, options), json_(scan_.json), o_(options) {
-    std::vector<std::int64_t> ids;
-    for (const auto& i : data.images) ids.push_back(i.id);
-    images_ = detection::IdIndex(std::move(ids));
-    infos_.resize(images_.size());
-    for (const auto& i : data.images) infos_[static_cast<std::size_t>(images_.find(i.id))] = &i;
-    std::vector<std::int64_t> categories;
-    for (const auto& c : data.categories) categories.push_back(c.id);
-    categories_ = detection::IdIndex(std::move(categories));
-  }
-
-  detection::CocoResults read() {
-    json_.array([&] { one(); });
-    json_.end();
-    scan_.tell(true);
-    return std::move(results_);
-  }
-
- private:
-  void one() {
-    const std::size_t at = json_.next_offset();
-    detection::Detection d;
-    bool image = false, category = false, score = false, box = false;
-    segmentation_.clear();
-    json_.object([&](std::string_view key) {
-      if (key == "image_id") {
-        d.image = json_.integer();
-        image = true;
-      } else if (key == "category_id") {
-        d.category = json_.integer();
-        category = true;
-      } else if (key == "bbox") {
-        d.box = scan_.box();
-        box = true;
-      } else if (key == "score") {
-        d.score = json_.number();
-        score = true;
-      } else if (key == "segmentation" && o_.target == CocoTarget::masks) {
-        scan_.segmentation(segmentation_);
-      } else if (key == "keypoints" && o_.target == CocoTarget::keypoints) {
-        d.keypoints = results_.shapes.keypoints.emplace_back(scan_.keypoints());
-      } else {
-        json_.skip();
-      }
-    });
-    if (!image || !category || !score) {
-      json_.fail_at(at, "a detection without image_id, category_id or score");
-    }
-    if (!box && o_.target == CocoTarget::boxes) json_.fail_at(at, "a detection without bbox");
-    const std::int32_t place = images_.find(d.image);
-    if (place < 0) {
-      json_.fail_at(at, "a detection on the unknown image " + std::to_string(d.image));
-    }
-    if (!o_.unknown_categories && categories_.find(d.category) < 0) {
-      json_.fail_at(at, "a detection of the unknown category " + std::to_string(d.category));
-    }
-    if (o_.target == CocoTarget::masks) mask(d, *infos_[static_cast<std::size_t>(place)], at);
-    if (o_.target == CocoTarget::keypoints && d.keypoints.empty()) {
-      json_.fail_at(at, "a detection without keypoints");
-    }
-    results_.detections.push_back(d);
-    scan_.tell();
-  }
-
-  void mask(detection::Detection& d, const detection::ImageInfo& info, std::size_t at) {
-    using Kind = CocoSegmentation::Kind;
-    if (segmentation_.kind == Kind::none) json_.fail_at(at, "a detection without segmentation");
-    if (segmentation_.kind == Kind::polygons) {
-      if (info.width == 0 || info.height == 0 ||
-          std::uint64_t{info.width} * info.height > 0x7fffffffU) {
-        json_.fail_at(at, "polygons on an image without a size");
-      }
-      segmentation_.runs =
-          detection::from_polygons(segmentation_.polygons, info.height, info.width);
-    }
-    const detection::Rle& m = segmentation_.runs;
-    if (info.width != 0 && (m.width != info.width || m.height != info.height)) {
-      json_.fail_at(at, "a mask of " + CocoScan::size_text(m) + " on an image of " +
-                            std::to_string(info.height) + " x " + std::to_string(info.width));
-    }
-    d.mask = &results_.shapes.masks.emplace_back(m);
-  }
-
-  CocoScan scan_;
-  JsonScan& json_;
-  const CocoReadOptions& o_;
-  detection::IdIndex images_, categories_;
-  std::vector<const detection::ImageInfo*> infos_;
-  detection::CocoResults results_;
-  CocoSegmentation segmentation_;
 };
 
 }  // namespace detail

@@ -15,6 +15,7 @@
 #include "quern/io/input.hpp"
 #include "quern/io/json_scan.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -33,7 +34,7 @@ struct CocoReadOptions {
   /// Results: categories that the data set does not have are kept rather than refused (the
   /// evaluator drops them with `compat`).
   bool unknown_categories = false;
-  int threads = 1;              ///< for making masks of polygons; 0: default_threads()
+  int threads = 1;              ///< 0: default_threads(); never changes a result
   ProgressCallback progress{};  ///< bytes read
   Limits limits{};
 };
@@ -62,17 +63,24 @@ class CocoScan {
  public:
   CocoScan(const Input& input, const CocoReadOptions& options) : json(input), options_(options) {}
 
-  detection::Box box() {
+  /// x y w h; for rotated boxes also cx cy w h degrees, which sets \p degrees.
+  detection::Box box(double& degrees) {
     const std::size_t at = json.next_offset();
-    std::array<double, 4> v{};
+    std::array<double, 5> v{};
     std::size_t n = 0;
     json.array([&] {
       const double x = json.number();
-      if (n < 4) v[n] = x;
+      if (n < 5) v[n] = x;
       ++n;
     });
-    if (n != 4) json.fail_at(at, "a bbox of " + std::to_string(n) + " numbers, expected 4");
+    const bool turned = options_.target == CocoTarget::rotated_boxes;
+    if (n != 4 && !(turned && n == 5)) {
+      json.fail_at(at, "a bbox of " + std::to_string(n) + " numbers, expected " +
+                           (turned ? "5 (cx cy w h degrees) or 4" : "4 (x y w h)"));
+    }
     if (v[2] < 0 || v[3] < 0) json.fail_at(at, "a bbox of negative size");
+    degrees = v[4];
+    if (n == 5) return {v[0] - v[2] / 2, v[1] - v[3] / 2, v[2], v[3]};
     return {v[0], v[1], v[2], v[3]};
   }
 
@@ -123,13 +131,13 @@ class CocoScan {
     rle(s);
   }
 
-  /// Progress, every so many bytes.
-  void tell(bool last = false) {
+  /// Progress, every so many bytes; the first of \p pieces that are read at once tells for all.
+  void tell(bool last = false, std::size_t pieces = 1) {
     if (!options_.progress || (!last && json.offset() < next_)) return;
     next_ = json.offset() + (std::size_t{1} << 22);
     report(options_.progress, "quern::io::coco",
            {.what = "bytes read",
-            .done = static_cast<std::int64_t>(json.offset()),
+            .done = static_cast<std::int64_t>((std::min)(json.offset() * pieces, json.size())),
             .total = static_cast<std::int64_t>(json.size())});
   }
 

@@ -76,14 +76,34 @@ class JsonScan {
   /// Calls each() for every element of an array; it must read it.
   template <class F>
   void array(F&& each) {
-    enter('[', "an array");
-    if (peek() == ']') return leave();
-    for (;;) {
+    if (!enter_array()) return;
+    do {
       each();
-      if (peek() == ']') return leave();
-      if (*p_at() != ',') unexpected("',' or ']'");
-      ++p_;
+    } while (next_element());
+  }
+
+  /// An array, element by element: whether there is a first one, …
+  [[nodiscard]] bool enter_array() {
+    enter('[', "an array");
+    if (peek() != ']') return true;
+    leave();
+    return false;
+  }
+  /// … and whether another follows the one that was read.
+  [[nodiscard]] bool next_element() {
+    if (peek() == ']') {
+      leave();
+      return false;
     }
+    if (*p_at() != ',') unexpected("',' or ']'");
+    ++p_;
+    return true;
+  }
+
+  /// Goes on at \p offset, an element of an array that is the whole text.
+  void jump_into_array(std::size_t offset) noexcept {
+    p_ = begin_ + offset;
+    depth_ = 1;
   }
 
   /// A finite number, exactly rounded.

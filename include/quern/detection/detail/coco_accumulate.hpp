@@ -152,21 +152,24 @@ class alignas(128) ClassAccumulator {
 
   void area(std::size_t k, std::size_t a, std::size_t m, std::int64_t positives) {
     needed(positives);
-    const std::size_t thresholds = o_.iou_thresholds.size();
-    for (std::size_t t = 0; t < thresholds; ++t) {
-      const std::size_t found = walk(2 * (a * thresholds + t));
-      const Index at_t = static_cast<Index>(t), at_k = static_cast<Index>(k);
-      const Index at_a = static_cast<Index>(a), at_m = static_cast<Index>(m);
+    walk(a, positives);
+    const Index at_k = static_cast<Index>(k), at_a = static_cast<Index>(a);
+    const Index at_m = static_cast<Index>(m);
+    for (std::size_t t = 0; t < found_.size(); ++t) {
+      const std::size_t found = found_[t];
+      const double* reached = precision_.data() + t * stride_;
+      const std::uint32_t* where = where_.data() + t * stride_;
+      const Index at_t = static_cast<Index>(t);
       to_.recall(at_t, at_k, at_a, at_m) =
           static_cast<double>(found) / static_cast<double>(positives);
       for (std::size_t r = 0; r < needed_.size(); ++r) {
         double precision = 0, score = 0;
         if (needed_[r] == 0 && !sorted_.empty()) {
-          precision = found > 0 ? precision_[0] : 0;
+          precision = found > 0 ? reached[0] : 0;
           score = sorted_[0].score;
         } else if (needed_[r] > 0 && needed_[r] <= found) {
-          precision = precision_[needed_[r] - 1];
-          score = sorted_[where_[needed_[r] - 1]].score;
+          precision = reached[needed_[r] - 1];
+          score = sorted_[where[needed_[r] - 1]].score;
         }
         to_.precision(at_t, static_cast<Index>(r), at_k, at_a, at_m) = precision;
         to_.scores(at_t, static_cast<Index>(r), at_k, at_a, at_m) = score;
@@ -185,25 +188,61 @@ class alignas(128) ClassAccumulator {
     }
   }
 
-  /// Precision at every true positive, made non-increasing; returns how many there are. Between
-  /// them precision only falls, so the others are not needed.
-  std::size_t walk(std::size_t bit) {
-    const std::size_t n = sorted_.size();
-    if (precision_.size() < n) precision_.resize(n), where_.resize(n);
+  /// Precision at every true positive of every threshold, made non-increasing; how many there are
+  /// goes to found_. Between them precision only falls, so the others are not needed.
+  void walk(std::size_t a, std::int64_t positives) {
+    const std::size_t thresholds = o_.iou_thresholds.size();
+    // Each object is found once at most.
+    stride_ = (std::min)(sorted_.size(), static_cast<std::size_t>(positives));
+    if (precision_.size() < thresholds * stride_) {
+      precision_.resize(thresholds * stride_);
+      where_.resize(thresholds * stride_);
+    }
+    found_.assign(thresholds, 0);
+    seen_.assign(thresholds, 0);
+    for (std::size_t t = 0; t < thresholds;) {
+      // Those whose bits lie in one word.
+      const std::size_t bit = 2 * (a * thresholds + t);
+      const std::size_t count = (std::min)(thresholds - t, (64 - bit % 64) / 2);
+      walk_word(bit, t, count);
+      t += count;
+    }
+    for (std::size_t t = 0; t < thresholds; ++t) {
+      double* p = precision_.data() + t * stride_;
+      for (std::size_t i = found_[t]; i-- > 1;) p[i - 1] = (std::max)(p[i - 1], p[i]);
+    }
+  }
+
+  /// `count` thresholds from `first` on. Nearly every detection is the same at all of them, false
+  /// or ignored: it costs one comparison.
+  void walk_word(std::size_t bit, std::size_t first, std::size_t count) {
+    const std::uint64_t mask = ~std::uint64_t{0} >> (64 - 2 * count);
+    const std::uint64_t ignored = mask & 0xAAAAAAAAAAAAAAAAU;
     const std::uint64_t* bits = bits_.data() + bit / 64;
-    const std::size_t shift = bit % 64;
-    std::size_t found = 0, seen = 0;
+    const std::size_t shift = bit % 64, n = sorted_.size();
+    std::size_t false_at_all = 0;
     for (std::size_t i = 0; i < n; ++i) {
-      const std::uint64_t verdict = bits[i * words_] >> shift & 3;
-      seen += verdict < 2 ? 1U : 0U;
-      if (verdict != 1) continue;
-      precision_[found] = static_cast<double>(found + 1) / (static_cast<double>(seen) + 0x1p-52);
-      where_[found++] = i;
+      const std::uint64_t verdicts = bits[i * words_] >> shift & mask;
+      if (verdicts == 0) {
+        ++false_at_all;
+        continue;
+      }
+      if (verdicts == ignored) continue;
+      for (std::size_t t = 0; t < count; ++t) {
+        const std::uint64_t verdict = verdicts >> 2 * t & 3;
+        if (verdict < 2) count_one(first + t, i, verdict == 1, false_at_all);
+      }
     }
-    for (std::size_t i = found; i-- > 1;) {
-      precision_[i - 1] = (std::max)(precision_[i - 1], precision_[i]);
-    }
-    return found;
+  }
+
+  /// One that is not ignored, after `before` that are not in seen_.
+  void count_one(std::size_t t, std::size_t i, bool right, std::size_t before) {
+    const std::size_t seen = ++seen_[t] + before, found = found_[t];
+    if (!right || found == stride_) return;
+    precision_[t * stride_ + found] =
+        static_cast<double>(found + 1) / (static_cast<double>(seen) + 0x1p-52);
+    where_[t * stride_ + found] = static_cast<std::uint32_t>(i);
+    ++found_[t];
   }
 
   const CocoRecords& records_;
@@ -214,8 +253,12 @@ class alignas(128) ClassAccumulator {
   std::vector<Scored> sorted_;
   std::vector<std::uint32_t> ranks_;
   std::vector<std::uint64_t> bits_;
-  std::vector<std::size_t> needed_, where_;
+  std::vector<std::size_t> needed_;
+  // By threshold, then by true positive.
+  std::size_t stride_ = 0;
+  std::vector<std::size_t> found_, seen_;
   std::vector<double> precision_;
+  std::vector<std::uint32_t> where_;
 };
 
 /// Objects that count, (K, A).

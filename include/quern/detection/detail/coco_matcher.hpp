@@ -12,8 +12,8 @@
 #include "quern/core/error.hpp"
 #include "quern/detection/coco_options.hpp"
 #include "quern/detection/data.hpp"
+#include "quern/detection/detail/coco_overlap.hpp"
 #include "quern/detection/detail/coco_records.hpp"
-#include "quern/detection/keypoints.hpp"
 #include "quern/detection/matching.hpp"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ namespace detail {
 
 /// COCO's area of a detection: of its box, its mask, or the extent of its key points.
 inline double detection_area(const Detection& d, CocoTarget target) {
-  if (target == CocoTarget::boxes) return d.box.area();
+  if (is_box_target(target)) return d.box.area();
   if (target == CocoTarget::masks) return static_cast<double>(area(*d.mask));
   double low[2] = {d.keypoints[0], d.keypoints[1]}, high[2] = {low[0], low[1]};
   for (std::size_t i = 3; i + 2 < d.keypoints.size(); i += 3) {
@@ -39,16 +39,6 @@ inline double detection_area(const Detection& d, CocoTarget target) {
     }
   }
   return (high[0] - low[0]) * (high[1] - low[1]);
-}
-
-/// ValueError for a box that is not one.
-inline void check_box(const char* function, const char* argument, const Box& b) {
-  const bool finite =
-      is_finite_bits(b.x) && is_finite_bits(b.y) && is_finite_bits(b.w) && is_finite_bits(b.h);
-  if (finite && b.w >= 0 && b.h >= 0) return;
-  throw ValueError(error_text(function, argument, "finite boxes of sizes that are not negative",
-                              "x " + std::to_string(b.x) + " y " + std::to_string(b.y) + " w " +
-                                  std::to_string(b.w) + " h " + std::to_string(b.h)));
 }
 
 /// On cache lines of its own: each thread writes to its own matcher all the time.
@@ -181,9 +171,9 @@ class alignas(128) CocoMatcher {
   }
 
   void check_truth(const Truth& t) const {
-    check_box(function, "truths", t.box);
-    if (!is_finite_bits(t.area) || t.area < 0) {
-      throw ValueError(error_text(function, "truths", "finite areas >= 0", t.area));
+    check_box(function, "truths", t.box, t.degrees);
+    if (!is_finite_bits(t.area) || (t.area < 0 && t.area != -1)) {
+      throw ValueError(error_text(function, "truths", "finite areas >= 0, or -1", t.area));
     }
     check_shape("truths", t.mask, t.keypoints);
   }
@@ -192,7 +182,7 @@ class alignas(128) CocoMatcher {
       throw ValueError(error_text(function, "detections", "finite scores",
                                   is_nan_bits(d.score) ? "NaN" : "infinity"));
     }
-    if (o_.target == CocoTarget::boxes) check_box(function, "detections", d.box);
+    if (is_box_target(o_.target)) check_box(function, "detections", d.box, d.degrees);
     check_shape("detections", d.mask, d.keypoints);
   }
   void check_shape(const char* argument, const Rle* mask, std::span<const double> points) const {
@@ -269,8 +259,9 @@ class alignas(128) CocoMatcher {
       crowd_[g] = is_crowd(t) ? 1 : 0;
       std::uint32_t counts = 0;
       if (!is_ignored(t)) {
+        const double area = truth_area(t);
         for (std::size_t a = 0; a < o_.areas.size(); ++a) {
-          if (t.area < o_.areas[a].low || t.area > o_.areas[a].high) continue;
+          if (area < o_.areas[a].low || area > o_.areas[a].high) continue;
           counts |= 1U << a;
           ignored_[a * truths.size() + g] = 0;
         }
@@ -288,53 +279,99 @@ class alignas(128) CocoMatcher {
     }
   }
   [[nodiscard]] double overlap(const Detection& d, const Truth& t) const {
-    if (o_.target == CocoTarget::boxes) return coco_iou(d.box, t.box, is_crowd(t));
-    if (o_.target == CocoTarget::masks) return iou(*d.mask, *t.mask, is_crowd(t));
-    return oks(d.keypoints, t.keypoints, o_.sigmas, t.area, t.box);
+    return coco_overlap(o_.target, d, t, is_crowd(t), o_.sigmas);
   }
 
   void match(std::span<const TruthAt> truths, std::span<const DetectionAt> detections,
              std::uint64_t* bits) {
-    const std::size_t n = detections.size(), m = truths.size();
-    if (*std::max_element(iou_.begin(), iou_.begin() + static_cast<std::ptrdiff_t>(n * m)) <
-        least_) {
-      for (std::size_t d = 0; d < n; ++d) unmatched(d, detections[d], bits);
-      return;
-    }
-    match_.resize(n);
+    const std::size_t m = truths.size();
+    const double highest = keep_near(detections, m, bits);
+    const std::size_t n = near_.size();
+    if (n == 0) return;
+    matches_.resize(o_.areas.size() * thresholds_ * n);
     for (std::size_t a = 0; a < o_.areas.size(); ++a) {
+      const std::size_t like = match_area(a, n, m, highest);
       const std::uint8_t* ignored = ignored_.data() + a * m;
-      order_.clear();
-      for (std::uint32_t g = 0; g < m; ++g) {
-        if (ignored[g] == 0) order_.push_back(g);
-      }
-      for (std::uint32_t g = 0; g < m; ++g) {
-        if (ignored[g] != 0) order_.push_back(g);
-      }
       for (std::size_t t = 0; t < thresholds_; ++t) {
-        taken_.assign(m, 0);
-        coco_match(iou_.data(), n, m, order_, ignored, crowd_.data(), o_.iou_thresholds[t],
-                   taken_.data(), match_.data());
-        for (std::size_t d = 0; d < n; ++d) {
-          const std::uint64_t verdict = verdict_bits(truths, detections[d], d, a, ignored);
+        const std::int32_t* match = matches_.data() + (like * thresholds_ + t) * n;
+        for (std::size_t i = 0; i < n; ++i) {
+          const std::size_t d = near_[i];
+          const std::uint64_t verdict =
+              verdict_bits(truths, detections[d], match[i], outside(d, a), ignored);
           if (verdict != 0) set(bits + d * words_, a, t, verdict);
         }
       }
     }
   }
 
+  /// Lists in near_ the detections that reach a threshold with any truth, moves their IoU together,
+  /// and is done with the others. Returns the greatest IoU.
+  double keep_near(std::span<const DetectionAt> detections, std::size_t m, std::uint64_t* bits) {
+    near_.clear();
+    double highest = 0;
+    for (std::size_t d = 0; d < detections.size(); ++d) {
+      const double* row = iou_.data() + d * m;
+      const double most = *std::max_element(row, row + m);
+      if (most < least_) {
+        unmatched(d, detections[d], bits);
+        continue;
+      }
+      highest = (std::max)(highest, most);
+      std::copy(row, row + m, iou_.data() + near_.size() * m);
+      near_.push_back(static_cast<std::uint32_t>(d));
+    }
+    return highest;
+  }
+
+  /// Matches at every threshold, unless an earlier area has the same; returns which area's to take.
+  std::size_t match_area(std::size_t a, std::size_t n, std::size_t m, double highest) {
+    const std::uint8_t* ignored = ignored_.data() + a * m;
+    const std::size_t like = same_area(a, m);
+    if (like != a) return like;
+    order_.clear();
+    for (const bool last : {false, true}) {
+      for (std::uint32_t g = 0; g < m; ++g) {
+        if ((ignored[g] != 0) == last) order_.push_back(g);
+      }
+    }
+    for (std::size_t t = 0; t < thresholds_; ++t) {
+      std::int32_t* match = matches_.data() + (a * thresholds_ + t) * n;
+      if (highest < (std::min)(o_.iou_thresholds[t], 1 - 1e-10)) {
+        std::fill(match, match + n, -1);
+        continue;
+      }
+      taken_.assign(m, 0);
+      coco_match(iou_.data(), n, m, order_, ignored, crowd_.data(), o_.iou_thresholds[t],
+                 taken_.data(), match);
+    }
+    return a;
+  }
+
+  /// The first area whose truths are matched as those of `a`: the same are ignored, or in either
+  /// all or none, for then only their order decides.
+  [[nodiscard]] std::size_t same_area(std::size_t a, std::size_t m) const {
+    const auto alike = [m](const std::uint8_t* p) { return std::equal(p + 1, p + m, p); };
+    const std::uint8_t* mine = ignored_.data() + a * m;
+    const bool mine_alike = alike(mine);
+    for (std::size_t b = 0; b < a; ++b) {
+      const std::uint8_t* other = ignored_.data() + b * m;
+      if (std::equal(mine, mine + m, other) || (mine_alike && alike(other))) return b;
+    }
+    return a;
+  }
+
   /// Bit 0: matched, bit 1: ignored.
   [[nodiscard]] std::uint64_t verdict_bits(std::span<const TruthAt> truths, const DetectionAt& at,
-                                           std::size_t d, std::size_t a,
+                                           std::int32_t match, bool outside,
                                            const std::uint8_t* ignored) const {
     std::uint64_t verdict = 0;
-    if (match_[d] >= 0) {
-      const std::size_t g = static_cast<std::size_t>(match_[d]);
+    if (match >= 0) {
+      const std::size_t g = static_cast<std::size_t>(match);
       verdict = ignored[g] != 0 ? 3 : 1;
       // An id of 0 reads as "not matched" there.
       if (o_.compat && truths[g].truth->id == 0) verdict &= 2;
     }
-    if ((verdict & 1) == 0 && (outside(d, a) || is_not_exhaustive(at))) verdict |= 2;
+    if ((verdict & 1) == 0 && (outside || is_not_exhaustive(at))) verdict |= 2;
     return verdict;
   }
 
@@ -352,8 +389,8 @@ class alignas(128) CocoMatcher {
   std::vector<std::int64_t> not_exhaustive_;
   std::vector<double> areas_, iou_;
   std::vector<std::uint8_t> ignored_, crowd_, taken_;
-  std::vector<std::uint32_t> order_;
-  std::vector<std::int32_t> match_;
+  std::vector<std::uint32_t> order_, near_;
+  std::vector<std::int32_t> matches_;  ///< by area, threshold, place in near_
 };
 
 }  // namespace detail
