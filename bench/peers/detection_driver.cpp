@@ -10,6 +10,9 @@
 #include "quern/io/coco.hpp"
 #include "quern/version.hpp"
 
+#include "detection/scenes.hpp"
+
+#include <chrono>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -36,6 +39,10 @@ class DetectionDriver : public peers::Driver {
       load(command);
       evaluate(command);
       return {{"value", peers::memory(false)["peak_mb"] - before}};
+    }
+    if (command.name() == "growth") {
+      const double few = seconds_of(command.integer("detections", 0) / 10);
+      return {{"value", seconds_of(command.integer("detections", 0)) / few / 10}};
     }
     const bool whole = command.name() == "whole";
     return {{"seconds", peers::seconds_per_call(command.inner(), [&] {
@@ -74,6 +81,16 @@ class DetectionDriver : public peers::Driver {
         detection::coco_stats(detection::evaluate(*data_, found_->detections, options));
     out_ = peers::Array("<f8", {static_cast<std::int64_t>(stats.size())});
     for (std::size_t i = 0; i < stats.size(); ++i) out_.data<double>()[i] = stats[i].value;
+  }
+
+  /// Evaluates so many detections.
+  static double seconds_of(std::int64_t detections) {
+    const bench::Scenes scenes = bench::scenes(detections);
+    detection::CocoOptions options;
+    options.threads = 0;
+    const auto start = std::chrono::steady_clock::now();
+    (void)detection::evaluate(scenes.data, scenes.found, options);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
 
   std::optional<detection::CocoDataset> data_;

@@ -271,7 +271,7 @@ def print_row(row):
     ratio, limit = ("-" if row[key] is None else f"{row[key]:.2f}"
                     for key in ("ratio", "limit_fraction"))
     print_line((row["case"], row["metric"], row["threads"], number(row["quern"]),
-                number(row["peer"]), row["peer_name"], ratio, spread, quality, limit))
+                number(row["peer"]), row["peer_name"] or "-", ratio, spread, quality, limit))
 
 
 def repeats_of(case, options):
@@ -288,6 +288,19 @@ def peer_alone(bench, case, name, peer):
     bench.foreign = max(bench.foreign, load.foreign())
     row = row_of(bench, case, name, peer, peer, (values, values))
     row.update(quern=None, quality_quern=None, ratio=None, spread=None, limit_fraction=None)
+    return row
+
+
+def quern_alone(bench, case, quern):
+    """A row of a case that no peer has."""
+    values = []
+    load = Load(bench)
+    for _ in range(repeats_of(case, bench.options)):
+        sides.settle()
+        values.append(quern.once())
+    bench.foreign = max(bench.foreign, load.foreign())
+    row = row_of(bench, case, "", quern, quern, (values, values))
+    row.update(peer=None, peer_name=None, quality_peer=None, ratio=None, spread=None)
     return row
 
 
@@ -310,6 +323,8 @@ def run_case(bench, case):
         return
     if quern and quern.side and not bench.limits:
         bench.limits = measured_limits(quern.side, bench.threads)
+    if quern and not case.peers:
+        yield quern_alone(bench, case, quern)
     for name in case.peers:
         if not fnmatch.fnmatch(name, options.peer):
             continue

@@ -7,6 +7,7 @@ areas and 3 limits (--quick: 500 images, 50,000). Masks and key points: 2,000 im
   end to end, s   from two files to the 12 (10) numbers: loading, matching, accumulating, summing up.
   from memory, s  with ground truth and detections loaded; a new evaluation each time.
   memory, MB      peak of a fresh process over what it held before, end to end.
+  growth          quern alone: time of 10 million detections over ten times that of one million.
 
 Everybody uses the fastest interface of its own; pycocotools and faster-coco-eval run on one thread.
 Quality is the largest difference of the numbers from pycocotools' own (0 for itself).
@@ -225,3 +226,5 @@ def cases(folder, quick):
                    prepare=f"load {words}", quality=judge(truths, found, kind), repeats=3, **common)
         yield Case(name=f"{kind} memory", metric="MB", run=f"memory {words}", fresh=True, repeats=1,
                    **common)
+    yield Case(name="growth to 10 million", metric="x linear", higher=False, slot=0, repeats=1,
+               run=f"growth detections={1_000_000 if quick else 10_000_000}")
