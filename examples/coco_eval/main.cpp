@@ -142,6 +142,8 @@ int evaluate(const Settings& s) {
     report.comparison = detection::compare_ap(
         first, second,
         {.replicates = s.replicates > 0 ? s.replicates : 1000, .threads = s.threads});
+    report.detectors[0].interval = report.comparison->first;
+    report.detectors[1].interval = report.comparison->second;
   }
   for (const Findings& f : report.detectors) {
     std::printf("%s\n%s", f.name.c_str(), table(f).c_str());

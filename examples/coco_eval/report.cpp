@@ -81,14 +81,16 @@ std::string curves(const Report& report) {
         svg += format("%.1f,%.1f ", 50 + 440 * r.options.recall_levels[i], 280 - 260 * curve[i]);
       }
       svg += "\"/>";
-      legend += format("<span class=\"c%d\">", static_cast<int>(d)) +
+      legend += format(
+                    "<span class=\"key\"><svg viewBox=\"0 0 28 8\"><polyline class=\"c%d%s\" "
+                    "points=\"0,4 28,4\"/></svg>",
+                    static_cast<int>(d), t > 0 ? " thin" : "") +
                 escape(report.detectors[d].name) +
-                format(" at IoU %.2f</span> ", r.options.iou_thresholds[t]);
+                format(", IoU %.2f</span> ", r.options.iou_thresholds[t]);
     }
   }
-  return "<h2>Precision by recall</h2><p>Mean over classes; the thin line is the stricter "
-         "IoU.</p>" +
-         svg + "</svg><p>" + legend + "</p>";
+  return "<h2>Precision by recall</h2><p>Mean over the classes that have objects.</p>" + svg +
+         "</svg><p>" + legend + "</p>";
 }
 
 std::string numbers_table(const Report& report) {
@@ -100,12 +102,14 @@ std::string numbers_table(const Report& report) {
     for (const Findings& f : report.detectors) page += format("<td>%.4f</td>", f.stats[i].value);
     page += "</tr>";
   }
-  page += "<tr><th>95 % interval of AP</th>";
-  for (const Findings& f : report.detectors) {
-    page += f.interval ? format("<td>%.4f … %.4f</td>", f.interval->low, f.interval->high)
-                       : std::string("<td>not asked for</td>");
+  if (report.detectors[0].interval) {
+    page += "<tr><th>AP, 95 % interval</th>";
+    for (const Findings& f : report.detectors) {
+      page += format("<td>%.4f … %.4f</td>", f.interval->low, f.interval->high);
+    }
+    page += "</tr>";
   }
-  page += "</tr><tr><th>best macro F1 (IoU 0.5)</th>";
+  page += "<tr><th>best macro F1 (IoU 0.5)</th>";
   for (const Findings& f : report.detectors) {
     page += format("<td>%.4f at score %.4g</td>", f.f1.f1, f.f1.score);
   }
@@ -115,18 +119,21 @@ std::string numbers_table(const Report& report) {
 std::string errors_table(const Report& report) {
   if (!report.detectors[0].tide) return "";
   std::string page =
-      "<h2>What costs AP</h2><p>Gain of AP at IoU 0.5 were one kind of error mended (TIDE), and "
-      "how "
-      "many there are.</p><table><tr><th></th>";
-  for (const Findings& f : report.detectors)
-    page += "<th colspan=\"2\">" + escape(f.name) + "</th>";
+      "<h2>What costs AP</h2><p>What AP at IoU 0.5 would gain were one kind of error mended "
+      "(TIDE), and how many there are.</p><table><tr><th></th>";
+  for (const Findings& f : report.detectors) {
+    page += "<th class=\"left\" colspan=\"3\">" + escape(f.name) + "</th>";
+  }
   page += "</tr>";
   for (std::size_t e = 0; e < quern::detection::tide_errors; ++e) {
     page += std::string("<tr><th>") + quern::detection::tide_names[e] + "</th>";
-    for (const Findings& f : report.detectors) {
-      page += format("<td><span class=\"bar\" style=\"width:%.0fpx\"></span>%.4f</td><td>%lld</td>",
-                     300 * (std::max)(0.0, f.tide->gain[e]), f.tide->gain[e],
-                     static_cast<long long>(f.tide->count[e]));
+    for (std::size_t d = 0; d < report.detectors.size(); ++d) {
+      const auto& split = *report.detectors[d].tide;
+      page += format(
+          "<td>%lld</td><td>%+.4f</td><td class=\"left\"><span class=\"bar c%d\" "
+          "style=\"width:%.0fpx\"></span></td>",
+          static_cast<long long>(split.count[e]), split.gain[e], static_cast<int>(d),
+          1 + 300 * (std::max)(0.0, split.gain[e]));
     }
     page += "</tr>";
   }
@@ -177,27 +184,29 @@ std::string confusion_table(const Report& report, const Findings& f) {
                    [](const Cell& a, const Cell& b) { return a.count > b.count; });
   if (cells.size() > 20) cells.resize(20);
   std::string page =
-      "<h2>Confused by " + escape(f.name) +
-      "</h2><p>The commonest, among detections of at least the score of the best F1; "
-      "the JSON file has the whole matrix.</p><table><tr><th>is</th><th>was called"
-      "</th><th>times</th></tr>";
+      "<div><h3>Confused</h3><table><tr><th class=\"left\">is</th><th "
+      "class=\"left\">was called</th><th>times</th></tr>";
   for (const Cell& cell : cells) {
-    page += "<tr><th>" + name(cell.row) + "</th><th>" + name(cell.col) +
+    page += "<tr><th>" + (cell.row == background ? std::string("nothing") : name(cell.row)) +
+            "</th><th>" + (cell.col == background ? std::string("(missed)") : name(cell.col)) +
             format("</th><td>%lld</td></tr>", static_cast<long long>(cell.count));
   }
-  return page + "</table>";
+  return page + "</table></div>";
 }
 
 std::string worst_table(const Findings& f) {
-  std::string page = "<h2>Worst images of " + escape(f.name) +
-                     "</h2><table><tr><th>image</th><th>file</th><th>missed</th><th>false alarms"
-                     "</th></tr>";
+  const bool files = std::any_of(f.worst.begin(), f.worst.end(),
+                                 [](const WorstImage& w) { return !w.file_name.empty(); });
+  std::string page = "<div><h3>Worst images</h3><table><tr><th>image</th>";
+  page += std::string(files ? "<th class=\"left\">file</th>" : "") +
+          "<th>missed</th><th>false alarms</th></tr>";
   for (const WorstImage& w : f.worst) {
-    page += format("<tr><td>%lld</td><th>", static_cast<long long>(w.id)) + escape(w.file_name) +
-            format("</th><td>%lld</td><td>%lld</td></tr>", static_cast<long long>(w.missed),
+    page += format("<tr><td>%lld</td>", static_cast<long long>(w.id));
+    if (files) page += "<th>" + escape(w.file_name) + "</th>";
+    page += format("<td>%lld</td><td>%lld</td></tr>", static_cast<long long>(w.missed),
                    static_cast<long long>(w.false_alarms));
   }
-  return page + "</table>";
+  return page + "</table></div>";
 }
 
 constexpr const char* kStyle = R"(<style>
@@ -205,10 +214,13 @@ constexpr const char* kStyle = R"(<style>
 @media(prefers-color-scheme:dark){:root{--ink:#e7e9ec;--page:#16191d;--line:#3a4049;--c0:#63adf5;--c1:#f0954d}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:960px;margin:0 auto;padding:24px 16px}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin:32px 0 8px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:3px 12px 3px 0;border-bottom:1px solid var(--line);text-align:right}th{text-align:left;font-weight:500}
+th,td{padding:3px 16px 3px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th{font-weight:500}tr>th:first-child,tr>th:not(tr:first-child>*),.left{text-align:left}
+h3{font-size:1rem;margin:16px 0 4px}.side{display:flex;flex-wrap:wrap;gap:0 64px}.side>div{max-width:100%}
 svg{max-width:640px;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}.grid{stroke:var(--line)}
 polyline{fill:none;stroke-width:2.5}polyline.thin{stroke-width:1.2}polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}
-span.c0{color:var(--c0)}span.c1{color:var(--c1)}.bar{display:inline-block;height:.7em;background:var(--c0);margin-right:8px}
+.key{display:inline-block;margin-right:24px}.key svg{width:28px;height:8px;margin-right:8px}
+.bar{display:inline-block;height:.7em}.bar.c0{background:var(--c0)}.bar.c1{background:var(--c1)}
 </style>)";
 
 }  // namespace
@@ -227,10 +239,11 @@ std::string table(const Findings& findings) {
 std::string comparison_text(const Report& report) {
   if (!report.comparison) return "";
   const auto& c = *report.comparison;
-  return format(
-      "AP of the second less the first: %+.4f, 95 %% interval %+.4f ... %+.4f; the second "
-      "is better in %.1f %% of resampled sets of images\n",
-      c.difference.value, c.difference.low, c.difference.high, 100 * c.second_better);
+  const std::string &a = report.detectors[0].name, &b = report.detectors[1].name;
+  return "AP of " + b + " less that of " + a +
+         format(": %+.4f, 95 %% interval %+.4f ... %+.4f; ", c.difference.value, c.difference.low,
+                c.difference.high) +
+         b + format(" is better in %.1f %% of resampled sets of images\n", 100 * c.second_better);
 }
 
 std::string json(const Report& report) {
@@ -292,7 +305,13 @@ std::string html(const Report& report) {
       "</h1>";
   if (report.comparison) page += "<p>" + escape(comparison_text(report)) + "</p>";
   page += numbers_table(report) + curves(report) + errors_table(report);
-  for (const Findings& f : report.detectors) page += confusion_table(report, f) + worst_table(f);
+  for (const Findings& f : report.detectors) {
+    page +=
+        "<h2>Mistakes of " + escape(f.name) +
+        "</h2><p>The commonest, among detections of at least the score of the best F1; the JSON "
+        "file has the whole matrix.</p><div class=\"side\">" +
+        confusion_table(report, f) + worst_table(f) + "</div>";
+  }
   return page + classes_table(report) + "</body></html>\n";
 }
 
