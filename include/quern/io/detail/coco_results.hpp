@@ -24,7 +24,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -74,7 +73,8 @@ class alignas(128) CocoResultPiece {
   [[nodiscard]] bool read_piece(std::size_t begin, std::size_t end, std::size_t pieces) {
     const bool last = end == json_.size();
     first_ = begin;
-    end_ = end;
+    // The others' detections are joined to those of the first.
+    end_ = begin == 0 ? json_.size() : end;
     if (begin != 0) {
       json_.jump_into_array(begin);
     } else if (!json_.enter_array()) {
@@ -242,8 +242,10 @@ class CocoResultReader {
   static void join(std::deque<CocoResultPiece>& readers, detection::CocoResults& to) {
     std::size_t n = 0;
     for (CocoResultPiece& r : readers) n += r.results().detections.size();
+    to.detections = std::move(readers.front().results().detections);
     to.detections.reserve(n);
     for (CocoResultPiece& r : readers) {
+      // The first one's are empty now.
       auto& part = r.results().detections;
       to.detections.insert(to.detections.end(), part.begin(), part.end());
       part = {};
