@@ -317,7 +317,7 @@ class alignas(128) CocoMatcher {
         continue;
       }
       highest = (std::max)(highest, most);
-      std::copy(row, row + m, iou_.data() + near_.size() * m);
+      if (near_.size() < d) std::copy(row, row + m, iou_.data() + near_.size() * m);
       near_.push_back(static_cast<std::uint32_t>(d));
     }
     return highest;
