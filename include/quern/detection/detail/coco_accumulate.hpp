@@ -200,6 +200,7 @@ class alignas(128) ClassAccumulator {
     }
     found_.assign(thresholds, 0);
     seen_.assign(thresholds, 0);
+    if (stride_ == 0) return;
     for (std::size_t t = 0; t < thresholds;) {
       // Those whose bits lie in one word.
       const std::size_t bit = 2 * (a * thresholds + t);
