@@ -20,8 +20,10 @@
 #include "quern/tree/compact_forest.hpp"
 #include "quern/tree/tree.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>

@@ -18,6 +18,7 @@
 #include "quern/tree/float_key.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -140,43 +141,50 @@ class ColumnCoder {
 
  private:
   static constexpr std::int64_t table_size = std::int64_t{1} << 14;
+  static constexpr std::int32_t not_there = (std::numeric_limits<std::int32_t>::min)();
 
   /// Whole numbers that are close together need no sorting.
   bool by_table(std::uint32_t* codes) {
-    std::int64_t low = (std::numeric_limits<std::int64_t>::max)();
-    std::int64_t high = (std::numeric_limits<std::int64_t>::min)();
-    for (const std::int32_t key : keys_) {
-      if (key == kernels::missing_key<std::int32_t>) continue;
-      const float x = float_of_key<float>(key);
-      if (!(x > -1e9f && x < 1e9f)) return false;
-      const auto whole = static_cast<std::int64_t>(x);
-      if (static_cast<float>(whole) != x) return false;
-      low = (std::min)(low, whole);
-      high = (std::max)(high, whole);
-    }
-    if (low > high) low = high = 0;  // all are missing
-    if (high - low >= table_size) return false;
+    std::int32_t low = 0, high = 0;
+    if (!find_whole(low, high) || std::int64_t{high} - low >= table_size) return false;
     table_.assign(static_cast<std::size_t>(high - low + 1), 0);
-    const auto place = [low](std::int32_t key) {
-      return static_cast<std::size_t>(static_cast<std::int64_t>(float_of_key<float>(key)) - low);
-    };
-    for (const std::int32_t key : keys_) {
-      const bool gone = key == kernels::missing_key<std::int32_t>;
-      missing_ = missing_ || gone;
-      if (gone) continue;
-      std::uint32_t& count = table_[place(key)];
-      count = max_bins_ > 0 ? count + 1 : 1;
+    for (const std::int32_t w : whole_) {
+      if (w == not_there) continue;
+      std::uint32_t& count = table_[static_cast<std::size_t>(w - low)];
+      count = max_bins_ > 0 ? count + 1 : 1;  // counts are for join() alone
     }
     for (std::size_t i = 0; i < table_.size(); ++i) {
       if (table_[i] == 0) continue;
-      const auto x = static_cast<float>(low + static_cast<std::int64_t>(i));
+      const auto x = static_cast<float>(low + static_cast<std::int32_t>(i));
       counts_.push_back(table_[i]);
       table_[i] = static_cast<std::uint32_t>(values_.size());
       values_.push_back({x, x});
     }
     const auto none = static_cast<std::uint32_t>(values_.size());
-    for (std::size_t r = 0; r < keys_.size(); ++r)
-      codes[r] = keys_[r] == kernels::missing_key<std::int32_t> ? none : table_[place(keys_[r])];
+    for (std::size_t r = 0; r < whole_.size(); ++r)
+      codes[r] = whole_[r] == not_there ? none : table_[static_cast<std::size_t>(whole_[r] - low)];
+    return true;
+  }
+
+  /// The keys as whole numbers, their range, and whether any is missing. False where one is none.
+  bool find_whole(std::int32_t& low, std::int32_t& high) {
+    whole_.resize(keys_.size());
+    low = (std::numeric_limits<std::int32_t>::max)();
+    high = not_there;
+    for (std::size_t r = 0; r < keys_.size(); ++r) {
+      whole_[r] = not_there;
+      if (keys_[r] == kernels::missing_key<std::int32_t>) continue;
+      const float x = float_of_key<float>(keys_[r]);
+      if (!(x > -1e9f && x < 1e9f)) return false;
+      const auto w = static_cast<std::int32_t>(x);
+      if (static_cast<float>(w) != x) return false;
+      whole_[r] = w;
+      low = (std::min)(low, w);
+      high = (std::max)(high, w);
+    }
+    if (high == not_there) low = high = 0;  // all are missing
+    missing_ =
+        std::find(keys_.begin(), keys_.end(), kernels::missing_key<std::int32_t>) != keys_.end();
     return true;
   }
 
@@ -239,6 +247,7 @@ class ColumnCoder {
   std::int32_t max_bins_;
   bool missing_ = false;
   std::vector<std::int32_t> keys_;
+  std::vector<std::int32_t> whole_;
   std::vector<std::uint32_t> table_;
   std::vector<std::uint64_t> pairs_;
   std::vector<std::uint64_t> other_;
@@ -261,15 +270,18 @@ inline void check_cart_input(MatrixView<const float> x, std::int32_t max_bins) {
 /// The keys of a few columns; ValueError where one is infinite.
 inline void read_keys(MatrixView<const float> x, std::int64_t first,
                       std::vector<ColumnCoder>& coders, std::size_t columns) {
+  std::array<std::int32_t*, columns_together> to{};
+  for (std::size_t c = 0; c < columns; ++c) to[c] = coders[c].keys().data();
   for (Index r = 0; r < x.rows(); ++r) {
+    const float* from = &x(r, first);
     for (std::size_t c = 0; c < columns; ++c) {
-      const std::int32_t key = float_key(x(r, first + static_cast<Index>(c)));
-      if (key == infinity_key<std::int32_t> || key == -infinity_key<std::int32_t>)
-        throw ValueError(error_text(
-            "quern::tree::CartColumns",
-            "x(" + std::to_string(r) + ", " + std::to_string(first + static_cast<Index>(c)) + ")",
-            "a finite number or NaN", "infinity"));
-      coders[c].keys()[static_cast<std::size_t>(r)] = key;
+      const std::int32_t key = float_key(from[static_cast<Index>(c) * x.col_stride()]);
+      to[c][r] = key;
+      if (key != infinity_key<std::int32_t> && key != -infinity_key<std::int32_t>) continue;
+      throw ValueError(error_text(
+          "quern::tree::CartColumns",
+          "x(" + std::to_string(r) + ", " + std::to_string(first + static_cast<Index>(c)) + ")",
+          "a finite number or NaN", "infinity"));
     }
   }
 }

@@ -70,6 +70,10 @@ class CartSearch {
     if (runs_.size() < 2) return false;
     const bool has_missing = runs_.back().code == missing;
     const std::size_t known = runs_.size() - (has_missing ? 1 : 0);
+    if (!has_missing && runs_.front().rows > runs_.back().rows) {
+      sweep_down(columns, feature, static_cast<std::int64_t>(samples.size()), limits, best);
+      return true;
+    }
     sweep(columns, feature, known, has_missing, false, static_cast<std::int64_t>(samples.size()),
           limits, best);
     if (has_missing)
@@ -130,8 +134,7 @@ class CartSearch {
 
   void consider(const CartSplit& split, std::int64_t left_rows, std::int64_t all_rows,
                 const ChildLimits& limits, CartSplit& best) const {
-    if (left_rows < limits.samples || all_rows - left_rows < limits.samples) return;
-    if (sums.left_weight() < limits.weight || sums.right_weight() < limits.weight) return;
+    if (!allowed(left_rows, all_rows, limits)) return;
     const double score = sums.score();
     if (!(score > best.score)) return;
     best = split;
@@ -141,6 +144,42 @@ class CartSearch {
   void move(std::size_t run) {
     const std::size_t begin = run == 0 ? 0 : runs_[run - 1].end;
     for (std::size_t i = begin; i < runs_[run].end; ++i) sums.add(ordered_[i]);
+  }
+
+  [[nodiscard]] bool allowed(std::int64_t some, std::int64_t all, const ChildLimits& limits) const {
+    return some >= limits.samples && all - some >= limits.samples &&
+           sums.left_weight() >= limits.weight && sums.right_weight() >= limits.weight;
+  }
+
+  /// Makes the threshold after run \p found the best, if there is one.
+  void take(const CartColumns& columns, std::size_t found, CartSplit split, CartSplit& best) const {
+    if (found >= runs_.size()) return;
+    split.score = best.score;
+    split.below = runs_[found].code;
+    split.threshold = columns.cut(split.feature, split.below, runs_[found + 1].code);
+    best = split;
+  }
+
+  /// All thresholds where nothing is missing, from the highest down: the lowest run, of zeros as a
+  /// rule, is never moved. The sums' left is the right here; of equal scores the lowest threshold
+  /// wins, as from below.
+  void sweep_down(const CartColumns& columns, std::int32_t feature, std::int64_t rows,
+                  const ChildLimits& limits, CartSplit& best) {
+    sums.start();
+    std::int64_t right = 0;
+    std::size_t found = runs_.size();
+    CartSplit split{.feature = feature};
+    for (std::size_t run = runs_.size() - 1; run > 0; --run) {
+      move(run);
+      right += runs_[run].rows;
+      if (!allowed(right, rows, limits)) continue;
+      const double score = sums.score();
+      if (!(score > best.score || (score == best.score && found < runs_.size()))) continue;
+      best.score = score;
+      found = run - 1;
+      split.missing_left = 2 * right < rows;
+    }
+    take(columns, found, split, best);
   }
 
   /// All thresholds, missing values on one side; on the right, also missing values alone.
@@ -157,20 +196,14 @@ class CartSearch {
     for (std::size_t run = 0; run + 1 < known; ++run) {
       move(run);
       left += runs_[run].rows;
-      if (left < limits.samples || rows - left < limits.samples) continue;
-      if (sums.left_weight() < limits.weight || sums.right_weight() < limits.weight) continue;
+      if (!allowed(left, rows, limits)) continue;
       const double score = sums.score();
       if (!(score > best.score)) continue;
       best.score = score;
       found = run;
       if (!has_missing) split.missing_left = 2 * left > rows;
     }
-    if (found < runs_.size()) {
-      split.score = best.score;
-      split.below = runs_[found].code;
-      split.threshold = columns.cut(feature, split.below, runs_[found + 1].code);
-      best = split;
-    }
+    take(columns, found, split, best);
     if (!has_missing || missing_left || known == 0) return;
     move(known - 1);
     split.only_missing = true;
@@ -327,13 +360,15 @@ class CartSearch {
 
   /// Four tables take turns: counting one code again and again would wait for the memory.
   void by_counting(const std::uint8_t* codes, std::span<const Sample> samples) {
-    present_ = {};
+    turns_ = {};
     const std::size_t n = samples.size();
     for (std::size_t i = 0; i < n; ++i) {
       const std::size_t code = codes[i];
       ++places_[4 * code + i % 4];
-      present_[code >> 6] |= std::uint64_t{1} << (code & 63);
+      turns_[4 * (i % 4) + (code >> 6)] |= std::uint64_t{1} << (code & 63);
     }
+    for (std::size_t word = 0; word < 4; ++word)
+      present_[word] = turns_[word] | turns_[4 + word] | turns_[8 + word] | turns_[12 + word];
     std::uint32_t begin = 0;
     for_each_code([&](std::size_t code) {
       const std::uint32_t first = begin;
@@ -408,7 +443,8 @@ class CartSearch {
   std::vector<Sample> ordered_;
   std::vector<CodeRun> runs_;
   std::array<std::uint32_t, 1024> places_{};  ///< (codes, 4), zeros between calls
-  std::array<std::uint64_t, 4> present_{};
+  std::array<std::uint64_t, 16> turns_{};     ///< (turns, words)
+  std::array<std::uint64_t, 4> present_{};    ///< a bit a code
   std::vector<Sample> joined_;
   std::vector<std::uint64_t> keys_, other_keys_;
   std::vector<std::uint32_t> whole_cells_;
