@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -26,12 +27,14 @@ struct Grown {
   CompactForest forest{5, 3, true};
   [[nodiscard]] MatrixView<const float> view() const { return {x.data(), {rows, 5}}; }
 
-  explicit Grown(std::int32_t depth = 0) {
+  /// \p whole: whole numbers of 0..255, none missing.
+  explicit Grown(std::int32_t depth = 0, bool whole = false) {
     Philox rng(1, "compact");
     for (std::int64_t r = 0; r < rows; ++r) {
       for (int f = 0; f < 5; ++f) {
         const double u = rng.uniform();
-        x.push_back(u < 0.1 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(u));
+        const auto v = static_cast<float>(whole ? std::floor(256 * u) : u);
+        x.push_back(!whole && u < 0.1 ? std::numeric_limits<float>::quiet_NaN() : v);
       }
       labels.push_back(static_cast<std::int32_t>(rng.integer(3)));
     }
@@ -75,6 +78,27 @@ TEST(CompactForest, PredictsWhatItsTreesDo) {
     tree::predict_leaves(packed, g.view(), b.view());
     for (Index r = 0; r < g.rows; ++r)
       for (Index t = 0; t < 6; ++t) EXPECT_EQ(a(r, t), b(r, t));
+  }
+}
+
+// 128 rows and more of bytes take a way of their own.
+TEST(CompactForest, BytesPredictWhatFloatsDo) {
+  const Grown g(0, true);
+  const std::vector<float> got = predicted(g.forest, g.view(), 1);
+  EXPECT_EQ(got, predicted(g.forest, g.view(), 3));
+  for (Index r = 0; r < g.rows; ++r) {
+    const std::vector<float> one = predicted(g.forest, {g.x.data() + 5 * r, {1, 5}}, 1);
+    for (std::size_t k = 0; k < 3; ++k) EXPECT_EQ(one[k], got[static_cast<std::size_t>(3 * r) + k]);
+  }
+  // A value that is no byte, in the last row alone.
+  std::vector<float> x = g.x;
+  for (const float v : {-0.5f, 255.5f, 1e9f, std::numeric_limits<float>::quiet_NaN(),
+                        -std::numeric_limits<float>::infinity()}) {
+    x.back() = v;
+    const std::vector<float> mixed = predicted(g.forest, {x.data(), {g.rows, 5}}, 2);
+    const std::vector<float> last = predicted(g.forest, {x.data() + x.size() - 5, {1, 5}}, 1);
+    for (std::size_t k = 0; k < 3; ++k) EXPECT_EQ(mixed[mixed.size() - 3 + k], last[k]);
+    for (std::size_t i = 0; i + 3 < got.size(); ++i) EXPECT_EQ(mixed[i], got[i]);
   }
 }
 

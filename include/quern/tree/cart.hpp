@@ -268,9 +268,14 @@ class CartGrower {
     const auto first = static_cast<std::size_t>(max_features_);
     draws_.clear();
     for (std::size_t i = 0; i < first; ++i) draws_.push_back(draw(i));
+    const bool side_by_side = searches_.size() > 1 && range.size() * first >= parallel_cells;
+    if (options_.splitter == Splitter::random) {
+      for (std::size_t w = 0; w < (side_by_side ? searches_.size() : 1); ++w)
+        searches_[w].begin_random(samples(range.begin, range.end));
+    }
     CartSplit best;
     bool varies = false;
-    if (searches_.size() > 1 && range.size() * first >= parallel_cells) {
+    if (side_by_side) {
       varies = try_side_by_side<Code>(range, best);
     } else {
       for (const Draw& d : draws_)

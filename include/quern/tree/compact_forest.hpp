@@ -10,19 +10,18 @@
 #define QUERN_TREE_COMPACT_FOREST_HPP
 
 #include "quern/core/archive.hpp"
-#include "quern/core/buffer.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/tree/cart.hpp"
+#include "quern/tree/detail/compact_walk.hpp"
 #include "quern/tree/float_key.hpp"
 #include "quern/tree/tree.hpp"
 #include "quern/tree/walk.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -119,8 +118,14 @@ class CompactForest {
   void load(const ArchiveReader& in);
 
  private:
-  template <class Reached>
-  void walk_tiles(MatrixView<const float> x, int threads, const Reached& reached) const;
+  /// As many rows as a cache holds the keys of, since all trees pass over them.
+  [[nodiscard]] std::int64_t tile_rows() const noexcept {
+    const std::int64_t fit = (std::int64_t{1} << 16) / (std::max)(features_, std::int64_t{1});
+    return (std::clamp)(fit / 8 * 8, std::int64_t{8}, std::int64_t{256});
+  }
+  /// Trees for rows of bytes; none where the rows are few or no bytes.
+  [[nodiscard]] std::vector<std::vector<detail::ByteNode>> byte_tables(MatrixView<const float> x,
+                                                                       int threads) const;
   void check_input(const char* function, MatrixView<const float> x) const;
   void add_value(const CompactTree& tree, std::uint32_t node, double* sums) const noexcept {
     const auto k = static_cast<std::size_t>(outputs_);
@@ -229,54 +234,24 @@ inline void CompactForest::check_input(const char* function, MatrixView<const fl
     throw ShapeError(error_text(function, "x", std::to_string(features_) + " columns", x.cols()));
 }
 
-template <class Reached>
-void CompactForest::walk_tiles(MatrixView<const float> x, int threads,
-                               const Reached& reached) const {
-  // As many rows as a cache holds, since all trees pass over them.
-  const std::int64_t tile =
-      (std::clamp)(std::int64_t{1 << 16} / (std::max)(features_, std::int64_t{1}), std::int64_t{8},
-                   std::int64_t{256}) /
-      8 * 8;
-  const auto columns = static_cast<std::size_t>((std::max)(features_, std::int64_t{1}));
-  std::vector<core::Buffer<std::int32_t>> memory(static_cast<std::size_t>(worker_count(threads)));
+inline std::vector<std::vector<detail::ByteNode>> CompactForest::byte_tables(
+    MatrixView<const float> x, int threads) const {
+  std::vector<std::vector<detail::ByteNode>> tables;
+  std::vector<std::uint8_t> row(static_cast<std::size_t>(features_));
+  // A look at the first row spares most data the rest.
+  if (x.rows() < detail::fewest_byte_rows || features_ >= (std::int64_t{1} << 23) ||
+      !detail::row_as_bytes(&x(0, 0), x.col_stride(), x.cols(), row.data()))
+    return tables;
+  tables.resize(trees_.size());
   parallel_for(
-      block_count(x.rows(), tile),
-      [&](std::int64_t b) {
-        const BlockRange range = block_range(x.rows(), tile, b);
-        auto& buffer = memory[static_cast<std::size_t>(this_worker())];
-        if (buffer.size() == 0) buffer.reset(static_cast<std::size_t>(tile) * columns);
-        std::int32_t* keys = buffer.data();
-        for (std::int64_t r = 0; r < range.size(); ++r) {
-          std::int32_t* to = keys + static_cast<std::size_t>(r) * columns;
-          const float* from = x.cols() > 0 ? &x(range.begin + r, 0) : nullptr;
-          for (Index f = 0; f < x.cols(); ++f) to[f] = float_key(from[f * x.col_stride()]);
-        }
-        reached(range, keys, columns);
+      size(),
+      [&](std::int64_t t) {
+        const auto i = static_cast<std::size_t>(t);
+        tables[i] = detail::byte_nodes(trees_[i].nodes);
       },
       threads);
+  return tables;
 }
-
-namespace detail {
-
-/// use(r, node) for the leaf of every row whose keys lie one after the other.
-template <class Use>
-void walk_rows(const CompactTree& tree, const std::int32_t* keys, std::size_t columns,
-               std::int64_t rows, const Use& use) {
-  constexpr std::size_t ways = 8;
-  for (std::int64_t r = 0; r < rows; r += ways) {
-    // The last rows take company that is not used.
-    const auto some = static_cast<std::size_t>((std::min)(std::int64_t{ways}, rows - r));
-    std::array<std::uint32_t, ways> at{};
-    std::array<const std::int32_t*, ways> of{};
-    for (std::size_t way = 0; way < ways; ++way)
-      of[way] = keys + (static_cast<std::size_t>(r) + (way < some ? way : 0)) * columns;
-    walk(tree.nodes.data(), tree.depth, at,
-         [&of](std::uint32_t slot, std::size_t way) { return of[way][slot]; });
-    for (std::size_t way = 0; way < some; ++way) use(r + static_cast<std::int64_t>(way), at[way]);
-  }
-}
-
-}  // namespace detail
 
 inline void CompactForest::predict(MatrixView<const float> x, MatrixView<float> out,
                                    int threads) const {
@@ -284,22 +259,39 @@ inline void CompactForest::predict(MatrixView<const float> x, MatrixView<float> 
   check_input(function, x);
   expect_shape(function, "out", out, {x.rows(), Index{outputs_}});
   const auto k = static_cast<std::size_t>(outputs_);
+  const auto columns = static_cast<std::size_t>(features_);
   const auto n = static_cast<double>(trees_.size());
-  std::vector<std::vector<double>> memory(static_cast<std::size_t>(worker_count(threads)));
-  walk_tiles(x, threads, [&](const BlockRange& range, const std::int32_t* keys, std::size_t m) {
-    std::vector<double>& sums = memory[static_cast<std::size_t>(this_worker())];
-    sums.assign(static_cast<std::size_t>(range.size()) * k, 0.0);
-    for (const CompactTree& tree : trees_) {
-      detail::walk_rows(tree, keys, m, range.size(), [&](std::int64_t r, std::uint32_t node) {
-        add_value(tree, node, sums.data() + static_cast<std::size_t>(r) * k);
-      });
-    }
-    for (std::int64_t r = 0; r < range.size(); ++r) {
-      for (std::size_t o = 0; o < k; ++o)
-        out(range.begin + r, static_cast<Index>(o)) =
-            static_cast<float>(sums[static_cast<std::size_t>(r) * k + o] / n);
-    }
-  });
+  const std::vector<std::vector<detail::ByteNode>> tables = byte_tables(x, threads);
+  const std::int64_t rows = tables.empty() ? tile_rows() : detail::fewest_byte_rows;
+  std::vector<detail::CompactTile> tiles(static_cast<std::size_t>(worker_count(threads)));
+  parallel_for(
+      block_count(x.rows(), rows),
+      [&](std::int64_t b) {
+        const BlockRange range = block_range(x.rows(), rows, b);
+        detail::CompactTile& tile = tiles[static_cast<std::size_t>(this_worker())];
+        tile.sums.assign(static_cast<std::size_t>(range.size()) * k, 0.0);
+        const bool bytes = !tables.empty() && tile.read_bytes(x, range);
+        if (!bytes) tile.read_keys(x, range);
+        for (std::size_t t = 0; t < trees_.size(); ++t) {
+          const CompactTree& tree = trees_[t];
+          const auto add = [&](std::int64_t r, std::uint32_t node) {
+            add_value(tree, node, tile.sums.data() + static_cast<std::size_t>(r) * k);
+          };
+          if (bytes) {
+            detail::walk_byte_rows(tables[t].data(), tree.depth, tile.bytes.data(), columns,
+                                   range.size(), add);
+          } else {
+            detail::walk_key_rows(tree.nodes.data(), tree.depth, tile.keys.data(), columns,
+                                  range.size(), add);
+          }
+        }
+        for (std::int64_t r = 0; r < range.size(); ++r) {
+          for (std::size_t o = 0; o < k; ++o)
+            out(range.begin + r, static_cast<Index>(o)) =
+                static_cast<float>(tile.sums[static_cast<std::size_t>(r) * k + o] / n);
+        }
+      },
+      threads);
 }
 
 inline void CompactForest::apply(MatrixView<const float> x, MatrixView<std::int32_t> out,
@@ -307,13 +299,23 @@ inline void CompactForest::apply(MatrixView<const float> x, MatrixView<std::int3
   static constexpr const char* function = "quern::tree::CompactForest::apply";
   check_input(function, x);
   expect_shape(function, "out", out, {x.rows(), size()});
-  walk_tiles(x, threads, [&](const BlockRange& range, const std::int32_t* keys, std::size_t m) {
-    for (std::size_t t = 0; t < trees_.size(); ++t) {
-      detail::walk_rows(trees_[t], keys, m, range.size(), [&](std::int64_t r, std::uint32_t node) {
-        out(range.begin + r, static_cast<Index>(t)) = static_cast<std::int32_t>(node);
-      });
-    }
-  });
+  std::vector<detail::CompactTile> tiles(static_cast<std::size_t>(worker_count(threads)));
+  parallel_for(
+      block_count(x.rows(), tile_rows()),
+      [&](std::int64_t b) {
+        const BlockRange range = block_range(x.rows(), tile_rows(), b);
+        detail::CompactTile& tile = tiles[static_cast<std::size_t>(this_worker())];
+        tile.read_keys(x, range);
+        for (std::size_t t = 0; t < trees_.size(); ++t) {
+          detail::walk_key_rows(trees_[t].nodes.data(), trees_[t].depth, tile.keys.data(),
+                                static_cast<std::size_t>(features_), range.size(),
+                                [&](std::int64_t r, std::uint32_t node) {
+                                  out(range.begin + r, static_cast<Index>(t)) =
+                                      static_cast<std::int32_t>(node);
+                                });
+        }
+      },
+      threads);
 }
 
 inline void CompactForest::add_leaf(MatrixView<const float> x, std::int64_t row,

@@ -60,6 +60,17 @@ class CartSearch {
 
   explicit CartSearch(const Target& target) : sums(target), outputs_(target.outputs()) {}
 
+  /// Before random splits of a node: where each class of its sorted samples ends.
+  void begin_random(std::span<const Sample> samples) {
+    label_ends_.clear();
+    if constexpr (Target::counts) {
+      for (std::size_t i = 1; i <= samples.size(); ++i) {
+        if (i < samples.size() && samples[i].label == samples[i - 1].label) continue;
+        label_ends_.push_back(static_cast<std::uint32_t>(i));
+      }
+    }
+  }
+
   /// The best split of \p feature, whose codes are \p codes; \p best changes where it is better.
   /// False where all codes are the same.
   template <class Code>
@@ -264,26 +275,43 @@ class CartSearch {
     }
     return rows;
   }
-  /// The same where nothing is missing. Samples of classes are sorted by them (see CartGrower), so
-  /// that a sum stays in a register.
+  /// The same where nothing is missing. Samples of classes are sorted by them (see CartGrower): a
+  /// class is a difference of running sums, which take no branches.
   template <class Code>
   std::int64_t count_left(const Code* codes, std::span<const Sample> samples, std::uint32_t below) {
     if constexpr (!Target::counts) {
       return count_left(codes, samples, CartSplit{.below = below}, ~std::uint32_t{0});
     } else {
+      using Sum = typename Target::Sum;
+      std::vector<Sum>& running = running_sums<Sum>();
+      if (running.size() < samples.size()) running.resize(samples.size());
       std::int64_t rows = 0;
-      sums.start();
-      for (std::size_t i = 0; i < samples.size();) {
-        const std::uint32_t label = samples[i].label;
-        typename Target::Sum weight = 0;
-        for (; i < samples.size() && samples[i].label == label; ++i) {
-          const bool left = codes[i] <= below;
-          rows += left ? 1 : 0;
-          weight += left ? static_cast<typename Target::Sum>(samples[i].weight) : 0;
+      Sum weight = 0;
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        const int left = codes[i] <= below ? 1 : 0;
+        rows += left;
+        if constexpr (std::is_integral_v<Sum>) {
+          weight += static_cast<Sum>(samples[i].weight) & -static_cast<Sum>(left);
+        } else {
+          weight += samples[i].weight * static_cast<Sum>(left);
         }
-        sums.set_left(label, weight);
+        running[i] = weight;
+      }
+      sums.start();
+      Sum before = 0;
+      for (const std::uint32_t end : label_ends_) {
+        sums.set_left(samples[end - 1].label, running[end - 1] - before);
+        before = running[end - 1];
       }
       return rows;
+    }
+  }
+  template <class Sum>
+  [[nodiscard]] std::vector<Sum>& running_sums() {
+    if constexpr (std::is_integral_v<Sum>) {
+      return whole_running_;
+    } else {
+      return real_running_;
     }
   }
 
@@ -449,6 +477,9 @@ class CartSearch {
   std::vector<std::uint64_t> keys_, other_keys_;
   std::vector<std::uint32_t> whole_cells_;
   std::vector<double> real_cells_;
+  std::vector<std::uint32_t> label_ends_;  ///< of the node's samples, by random splits
+  std::vector<std::int64_t> whole_running_;
+  std::vector<double> real_running_;
 };
 
 }  // namespace tree::detail
