@@ -89,6 +89,9 @@ struct FittedTree {
     loaded.load(in);
     if (loaded.size() != 1)
       in.fail_section("node_sizes", "one tree", std::to_string(loaded.size()));
+    const std::size_t nodes = loaded.compact_trees()[0].nodes.size();
+    if (nodes * static_cast<std::size_t>(loaded.outputs()) > std::size_t{1} << 28)
+      in.fail_section("node_sizes", "at most 2^28 values", std::to_string(nodes) + " nodes");
     importances = in.array<double>("importances", static_cast<std::size_t>(loaded.features()));
     forest = std::move(loaded);
     tree = forest.tree(0);

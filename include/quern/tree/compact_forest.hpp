@@ -406,7 +406,9 @@ inline void CompactForest::load(const ArchiveReader& in) {
                        in.scalar<std::uint8_t>("classes") != 0);
   if (loaded.features_ < 1 || loaded.features_ > (std::numeric_limits<std::int32_t>::max)())
     in.fail_section("features", "1..2^31-1", std::to_string(loaded.features_));
-  if (loaded.outputs_ < 1) in.fail_section("outputs", "at least 1", std::to_string(outputs_));
+  // Beyond that many classes a hostile file asks for more memory than it has bytes.
+  if (loaded.outputs_ < 1 || loaded.outputs_ > 65536)
+    in.fail_section("outputs", "1..65536", std::to_string(loaded.outputs_));
   const auto sizes = in.array<std::uint64_t>("node_sizes");
   const auto value_sizes = in.array<std::uint64_t>("value_sizes", sizes.size());
   const auto depths = in.array<std::int32_t>("depths", sizes.size());
