@@ -6,6 +6,7 @@
 
 #include "quern/core/archive.hpp"
 #include "quern/tree/compact_forest.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +14,8 @@
 #include <cstring>
 #include <span>
 #include <vector>
+
+namespace quern::test::forest_archive_fuzz {
 
 namespace {
 
@@ -43,7 +46,7 @@ void put(std::vector<std::byte>& bytes, std::size_t at, T value) {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+QUERN_FUZZ_TARGET(forest_archive) {
   const auto given = std::as_bytes(std::span<const std::uint8_t>(data, size));
   read(given);
   if (size < 24) return 0;
@@ -54,3 +57,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   read(bytes);
   return 0;
 }
+
+}  // namespace quern::test::forest_archive_fuzz
