@@ -58,7 +58,7 @@ void expect_same(const std::string& name, const tree::Tree& tree, std::int32_t n
   for (std::size_t o = 0; o < k; ++o) {
     const double value =
         k == 1 ? n.value : tree.vector_values[static_cast<std::size_t>(node) * k + o];
-    ASSERT_NEAR(value, of("value", at * k + o), 1e-8) << name << " node " << at;
+    ASSERT_NEAR(value, of("value", at * k + o), 1e-6) << name << " node " << at;
   }
   ASSERT_EQ(n.is_leaf(), of("left", at) < 0) << name << " node " << at;
   if (n.is_leaf()) return;
