@@ -8,6 +8,7 @@
 #include "quern/kernels/elementwise-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
+#include "quern/kernels/linear_rows-inl.hpp"
 #include "quern/kernels/math-inl.hpp"
 #include "quern/kernels/objective-inl.hpp"
 #include "quern/kernels/optim-inl.hpp"
