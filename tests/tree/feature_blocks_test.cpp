@@ -75,7 +75,7 @@ TEST(FeatureBlocks, PlansHoldEveryFeatureOnce) {
     profiles[f].density = f % 2 == 0 ? 0.9 : 0.01;
     profiles[f].constant = f % 10 == 0;
   }
-  const auto blocks = plan_blocks(cuts_of(bins), profiles, {});
+  const auto blocks = plan_blocks(cuts_of(bins), profiles, {}, 5000);
   std::vector<int> times(200, 0);
   for (const tree::FeatureBlock& b : blocks) {
     for (const std::int32_t f : b.features) {
