@@ -4,13 +4,16 @@
 /// The safetensors reader on anything; what it accepts is written and read again unchanged.
 
 #include "quern/io/safetensors.hpp"
+#include "target.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <span>
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace quern::test::safetensors_fuzz {
+
+QUERN_FUZZ_TARGET(safetensors) {
   using namespace quern::io;
   try {
     const Safetensors file = Safetensors::from_bytes(std::as_bytes(std::span(data, size)));
@@ -24,3 +27,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace quern::test::safetensors_fuzz
