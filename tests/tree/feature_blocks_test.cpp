@@ -103,10 +103,11 @@ TEST(FeatureBlocks, FilledBlocksGiveTheCodesBack) {
     for (std::int64_t f = 0; f < features; ++f) {
       for (std::int64_t r = 0; r < rows; ++r) {
         const bool rare = f >= 4 && !rng.bernoulli(0.02);
-        m.columns[static_cast<std::size_t>(f * rows + r)] =
-            static_cast<std::uint8_t>(f == 3 ? 2
-                                      : rare ? 1
-                                             : rng.integer(bins[static_cast<std::size_t>(f)] + 1));
+        m.columns[static_cast<std::size_t>(f * rows + r)] = static_cast<std::uint8_t>(
+            f == 3 ? 2
+            : rare
+                ? 1
+                : rng.integer(static_cast<std::uint64_t>(bins[static_cast<std::size_t>(f)]) + 1));
       }
     }
     build_blocks(m, {.fill = true, .bundle = false}, threads);
