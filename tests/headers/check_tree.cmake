@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # The rules of the tree that can be checked without compiling: SPDX lines, include guards, sizes,
-# and an index of the documentation that misses no page.
+# which room looks into which, and an index of the documentation that misses no page.
 
 set(problems "")
 macro(problem text)
@@ -34,6 +34,38 @@ foreach(header IN LISTS headers)
   if(NOT text MATCHES "/// \\\\file")
     problem("${header}: no \\file comment")
   endif()
+endforeach()
+
+# Which rooms a room may look into beside itself; CONTRIBUTING.md says the same in words.
+set(sees_core "")
+set(sees_kernels core)
+foreach(room IN ITEMS tree stochastic optim detection)
+  set(sees_${room} core kernels)
+endforeach()
+set(sees_boosting core kernels tree)
+set(sees_nn core kernels optim)
+set(sees_ensemble core kernels tree optim nn)
+foreach(room IN ITEMS vq attention ssm)
+  set(sees_${room} core kernels optim nn)
+endforeach()
+set(sees_io core kernels tree boosting ensemble stochastic optim nn vq attention ssm detection)
+set(sees_mpi ${sees_io} io)
+foreach(header IN LISTS headers)
+  if(NOT header MATCHES "^quern/([a-z_]+)/")
+    continue()
+  endif()
+  set(room "${CMAKE_MATCH_1}")
+  if(NOT DEFINED sees_${room})
+    problem("${header}: tests/headers/check_tree.cmake does not know the room ${room}")
+    continue()
+  endif()
+  file(STRINGS "${SOURCE_DIR}/include/${header}" includes REGEX "^#include \"quern/[a-z_]+/")
+  foreach(include IN LISTS includes)
+    string(REGEX REPLACE "^#include \"quern/([a-z_]+)/.*" "\\1" other "${include}")
+    if(NOT other STREQUAL room AND NOT other IN_LIST sees_${room})
+      problem("${header}: looks into ${other}, which ${room} may not")
+    endif()
+  endforeach()
 endforeach()
 
 file(READ "${SOURCE_DIR}/docs/README.md" index)
