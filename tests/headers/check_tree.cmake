@@ -3,6 +3,8 @@
 # The rules of the tree that can be checked without compiling: SPDX lines, include guards, sizes,
 # which room looks into which, and an index of the documentation that misses no page.
 
+cmake_minimum_required(VERSION 3.23)
+
 set(problems "")
 macro(problem text)
   string(APPEND problems "  ${text}\n")
