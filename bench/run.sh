@@ -74,8 +74,8 @@ case ${1:-} in
     # shellcheck disable=SC2086
     need_packages "bench peers" $packages_base $packages_bench $packages_peers
     find_peers_python
-    build_release
     area=$1
+    build_release "peers_${area}_area"
     shift
     # A file named on the command line is meant where the command was typed.
     previous=""
