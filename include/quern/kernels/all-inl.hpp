@@ -4,7 +4,9 @@
 /// The list of all kernels: read once for every target. A new kernel is added here and nowhere
 /// else.
 
+#include "quern/kernels/activation-inl.hpp"
 #include "quern/kernels/box_iou-inl.hpp"
+#include "quern/kernels/columns-inl.hpp"
 #include "quern/kernels/elementwise-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
