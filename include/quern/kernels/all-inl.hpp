@@ -18,6 +18,7 @@
 #include "quern/kernels/optim_rules-inl.hpp"
 #include "quern/kernels/partial-inl.hpp"
 #include "quern/kernels/reduce-inl.hpp"
+#include "quern/kernels/scan-inl.hpp"
 #include "quern/kernels/softmax-inl.hpp"
 #include "quern/kernels/tree_binning-inl.hpp"
 #include "quern/kernels/tree_codes-inl.hpp"
