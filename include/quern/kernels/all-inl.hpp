@@ -7,6 +7,7 @@
 #include "quern/kernels/activation-inl.hpp"
 #include "quern/kernels/box_iou-inl.hpp"
 #include "quern/kernels/columns-inl.hpp"
+#include "quern/kernels/decayed_recurrence-inl.hpp"
 #include "quern/kernels/elementwise-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"

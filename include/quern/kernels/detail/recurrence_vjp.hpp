@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Gradients of the decayed recurrence, as passes of the same recurrence. With G_t the gradient by
+/// the state S_t, which itself obeys the recurrence from the end backwards with q and dout as keys
+/// and values:
+///   dq_t = S_t dout_t,   dk_t = G_t v_t,   dv_t = G_t^T k_t,
+/// three passes that need nothing of each other, each over any columns of its state alone. For the
+/// decay, with D_t = the row sums of S_t G_t (elementwise): dlog a_t = D_t - k_t dk_t and
+/// D_(t-1) = dlog a_t + q_(t-1) dq_(t-1), a sum that runs from the end. So that its rounding errors
+/// do not pile up, it starts anew from the two states themselves every `anchor_steps` steps.
+
+#ifndef QUERN_KERNELS_DETAIL_RECURRENCE_VJP_HPP
+#define QUERN_KERNELS_DETAIL_RECURRENCE_VJP_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/nd_array.hpp"
+#include "quern/core/nd_view.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/detail/recurrence_heads.hpp"
+#include "quern/kernels/recurrence_sweep.hpp"
+#include "quern/kernels/recurrence_views.hpp"
+
+#include <algorithm>
+#include <cstddef>
+
+QUERN_NAMESPACE_BEGIN
+namespace kernels::detail {
+
+inline constexpr Index anchor_steps = 512;
+
+/// A gradient with one place a head, whatever the operand shares: the caller's own array where it
+/// shares nothing, else one of ours that is summed up at the end.
+template <class T>
+class HeadGradient {
+ public:
+  HeadGradient(const RecurrenceShape& shape, const NdView<T, 4>& wanted) : wanted_(wanted) {
+    view_ = wanted;
+    if (wanted.is_null() || wanted.extent(1) == shape.heads) return;
+    own_.resize({wanted.extent(0), shape.heads, wanted.extent(2), wanted.extent(3)});
+    view_ = own_.view();
+  }
+  [[nodiscard]] bool wanted() const noexcept { return !wanted_.is_null(); }
+  [[nodiscard]] const NdView<T, 4>& view() const noexcept { return view_; }
+
+  void finish() {
+    if (own_.empty()) return;
+    const Index share = own_.extent(1) / wanted_.extent(1), dim = wanted_.extent(3);
+    parallel_for(wanted_.extent(0) * wanted_.extent(1), [&](Index i) {
+      const Index b = i / wanted_.extent(1), h = i % wanted_.extent(1);
+      for (Index t = 0; t < wanted_.extent(2); ++t) {
+        for (Index c = 0; c < dim; ++c) {
+          T sum{};
+          for (Index s = 0; s < share; ++s) sum += own_(b, h * share + s, t, c);
+          wanted_(b, h, t, c) = sum;
+        }
+      }
+    });
+  }
+
+ private:
+  NdView<T, 4> wanted_, view_;
+  NdArray<T, 4> own_;
+};
+
+/// The gradient by the decay's logarithm for one sequence, head and group of key channels.
+template <class T>
+class DecayScan {
+ public:
+  /// `channels`: (length, key_dim) where each channel has its own decay, else null; `steps` then
+  /// takes one sum a step over this group's channels.
+  DecayScan(const RecurrenceHead<T>& head, LaneGroup lanes, MatrixView<T> channels, double* steps)
+      : head_(head), lanes_(lanes), channels_(channels), steps_(steps) {
+    sums_ = core::Buffer<T>(static_cast<std::size_t>(lanes.count), core::Fill::zero);
+  }
+
+  /// States at every anchor, of `rows` rows, and the tile that divides them.
+  void prepare(Index rows, Index stride, Index tile) {
+    rows_ = rows;
+    stride_ = stride;
+    anchor_ = (anchor_steps + tile - 1) / tile * tile;
+    const Index anchors = (head_.length() + anchor_ - 1) / anchor_;
+    states_ = core::Buffer<T>(static_cast<std::size_t>(anchors * rows * stride));
+  }
+  /// The forward pass has come to step `end`.
+  void keep_state(SweepRunner<T>& runner, Index end) {
+    if (end % anchor_ != 0 || end >= head_.length()) return;
+    T* const to = states_.data() + end / anchor_ * rows_ * stride_;
+    std::copy_n(runner.state(), rows_ * stride_, to);
+    runner.finish(to, end - 1);
+  }
+  /// The forward pass is at its end, and this is the gradient by its last state.
+  void start(const SweepRunner<T>& runner, const MatrixView<const T>& dfinal) {
+    if (dfinal.is_null()) return;
+    for (Index c = 0; c < lanes_.count; ++c) {
+      T sum{};
+      for (Index r = 0; r < dfinal.extent(0); ++r) {
+        sum += runner.state()[r * stride_ + c] * dfinal(r, lanes_.first + c);
+      }
+      sums_[static_cast<std::size_t>(c)] = sum;
+    }
+  }
+
+  /// q dq of some steps, dq as the state gave it.
+  void add_queries(Index begin, Index count, const T* dq, Index stride) {
+    load(head_.q, begin, count);
+    for (Index s = 0; s < count; ++s) {
+      const T* const x = rows_at(s);
+      if (steps_ != nullptr) {
+        steps_[begin + s] = QUERN_DISPATCH(dot<T>(x, dq + s * stride, lane_count()));
+        continue;
+      }
+      for (Index c = 0; c < lanes_.count; ++c) {
+        channels_(begin + s, lanes_.first + c) = x[c] * dq[s * stride + c];
+      }
+    }
+  }
+  /// The same of k dk, from the last tile to the first: now the gradient is known. `state` is G.
+  void add_keys(Index begin, Index count, const T* dk, Index stride, const T* state) {
+    load(head_.k, begin, count);
+    const bool anchored = begin % anchor_ == 0 && begin > 0;
+    for (Index s = count - 1; s >= 0; --s) {
+      const bool restart = anchored && s == 0;
+      if (restart) restart_sums(begin, state);
+      if (steps_ != nullptr) {
+        step(begin + s, rows_at(s), dk + s * stride, restart);
+      } else {
+        channels(begin + s, rows_at(s), dk + s * stride, restart);
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] std::size_t lane_count() const { return static_cast<std::size_t>(lanes_.count); }
+  [[nodiscard]] const T* rows_at(Index s) const { return loaded_.data() + s * lanes_.count; }
+  void load(const ViewSource<T>& source, Index begin, Index count) {
+    if (static_cast<Index>(loaded_.size()) < count * lanes_.count) {
+      loaded_ = core::Buffer<T>(static_cast<std::size_t>(count * lanes_.count));
+    }
+    source.load(begin, count, lanes_.first, lanes_.count, loaded_.data(), lanes_.count);
+  }
+  /// decay S_(t-1) G_t summed over rows, at step t.
+  void restart_sums(Index t, const T* gradient) {
+    const T* const from = states_.data() + t / anchor_ * rows_ * stride_;
+    core::Buffer<T> factor(lane_count());
+    for (Index c = 0; c < lanes_.count; ++c) {
+      T sum{};
+      for (Index r = 0; r < rows_; ++r) sum += from[r * stride_ + c] * gradient[r * stride_ + c];
+      sums_[static_cast<std::size_t>(c)] = sum;
+    }
+    factors(t, factor.data());
+    for (std::size_t c = 0; c < lane_count(); ++c) sums_[c] *= factor[c];
+  }
+  /// The decay at step t, a channel each.
+  void factors(Index t, T* out) const {
+    const RecurrenceSweep<T> sweep = head_.base(lanes_);
+    if (sweep.log_decay == nullptr) {
+      std::fill_n(out, lanes_.count, sweep.log_factor);
+    } else if (steps_ == nullptr) {
+      sweep.log_decay->load(t, 1, lanes_.first, lanes_.count, out, lanes_.count);
+    } else {
+      sweep.log_decay->load(t, 1, 0, 1, out, 1);
+      std::fill_n(out, lanes_.count, T{out[0]});
+    }
+    QUERN_DISPATCH(transform(Exp{}, out, lane_count(), out));
+  }
+  void step(Index t, const T* k, const T* dk, bool restart) {
+    if (restart) {
+      total_ = 0;
+      for (std::size_t c = 0; c < lane_count(); ++c) total_ += static_cast<double>(sums_[c]);
+    } else if (!started_) {
+      for (std::size_t c = 0; c < lane_count(); ++c) total_ += static_cast<double>(sums_[c]);
+    }
+    started_ = true;
+    const double with_q = steps_[t];
+    const double with_k = QUERN_DISPATCH(dot<T>(k, dk, lane_count()));
+    const bool old = head_.old_state();
+    if (!restart) total_ += (old ? 0.0 : with_q) - with_k;
+    steps_[t] = total_;
+    if (old) total_ += with_q;
+  }
+  void channels(Index t, const T* k, const T* dk, bool restart) {
+    const bool old = head_.old_state();
+    for (Index c = 0; c < lanes_.count; ++c) {
+      T& sum = sums_[static_cast<std::size_t>(c)];
+      T& place = channels_(t, lanes_.first + c);
+      const T with_q = place;
+      if (!restart) sum += (old ? T{0} : with_q) - k[c] * dk[c];
+      place = sum;
+      if (old) sum += with_q;
+    }
+  }
+
+  const RecurrenceHead<T>& head_;
+  LaneGroup lanes_;
+  MatrixView<T> channels_;
+  double* steps_;
+  Index rows_ = 0, stride_ = 0, anchor_ = 1;
+  bool started_ = false;
+  double total_ = 0;
+  core::Buffer<T> sums_, states_, loaded_;
+};
+
+/// Takes dq or dk of a group of key channels: hands it to the decay's scan, adds the bonus's part,
+/// writes it.
+template <class T>
+class KeySink final : public StepSink<T> {
+ public:
+  KeySink(const RecurrenceHead<T>& head, const ViewSource<T>& dout, bool queries,
+          const NdView<T, 4>& target, DecayScan<T>* scan, T* dbonus)
+      : head_(head),
+        dout_(dout),
+        queries_(queries),
+        scan_(scan),
+        dbonus_(dbonus),
+        writes_(!target.is_null()),
+        view_(writes_ ? head.steps(target) : MatrixView<T>()) {}
+
+  const SweepRunner<T>* runner = nullptr;
+
+  void store(Index begin, Index count, Index first, Index channels, T* values,
+             Index stride) override {
+    if (scan_ != nullptr && queries_) scan_->add_queries(begin, count, values, stride);
+    if (scan_ != nullptr && !queries_) {
+      scan_->add_keys(begin, count, values, stride, runner->state());
+    }
+    if (head_.has_bonus()) add_bonus(begin, count, first, channels, values, stride);
+    if (writes_) view_.store(begin, count, first, channels, values, stride);
+  }
+
+ private:
+  /// dq += u k (dout v), dk += u q (dout v), du += q k (dout v).
+  void add_bonus(Index begin, Index count, Index first, Index channels, T* values, Index stride) {
+    const Index dv = head_.shape().value_dim;
+    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * (dv + channels)));
+    T* const dout = memory.data();
+    T* const v = dout + count * dv;
+    T* const other = v + count * dv;
+    T* const own = other + count * channels;
+    dout_.load(begin, count, 0, dv, dout, dv);
+    head_.v.load(begin, count, 0, dv, v, dv);
+    (queries_ ? head_.k : head_.q).load(begin, count, first, channels, other, channels);
+    (queries_ ? head_.q : head_.k).load(begin, count, first, channels, own, channels);
+    for (Index s = 0; s < count; ++s) {
+      const T weight = static_cast<T>(
+          QUERN_DISPATCH(dot<T>(dout + s * dv, v + s * dv, static_cast<std::size_t>(dv))));
+      for (Index c = 0; c < channels; ++c) {
+        const T part = weight * other[s * channels + c];
+        values[s * stride + c] += head_.bonus(first + c) * part;
+        if (queries_ && dbonus_ != nullptr) dbonus_[first + c] += own[s * channels + c] * part;
+      }
+    }
+  }
+
+  const RecurrenceHead<T>& head_;
+  const ViewSource<T>& dout_;
+  bool queries_;
+  DecayScan<T>* scan_;
+  T* dbonus_;
+  bool writes_;
+  ViewSink<T> view_;
+};
+
+/// The whole backward pass.
+template <class T>
+class RecurrenceVjp {
+ public:
+  RecurrenceVjp(const RecurrenceShape& shape, const RecurrenceViews<T>& in,
+                const NdView<const T, 4>& dout, const NdView<const T, 4>& dfinal,
+                const RecurrenceGradients<T>& gradients, const RecurrenceOptions& options)
+      : shape_(shape),
+        in_(in),
+        dout_(dout),
+        dfinal_(dfinal),
+        gradients_(gradients),
+        options_(options),
+        level_(simd::active_level()),
+        dq_(shape, gradients.q),
+        dk_(shape, gradients.k),
+        dv_(shape, gradients.v),
+        dchannel_(shape, gradients.channel_decay) {
+    check(gradients);
+  }
+
+  void run() {
+    const Index key_groups = shape_.lane_groups(shape_.key_dim);
+    const Index value_groups = dv_.wanted() ? shape_.lane_groups(shape_.value_dim) : 0;
+    if (wants_steps()) {
+      steps_ = core::Buffer<double>(
+          static_cast<std::size_t>(key_groups * shape_.batch * shape_.heads * shape_.length),
+          core::Fill::zero);
+    }
+    if (!gradients_.bonus.is_null()) {
+      bonus_ = core::Buffer<T>(static_cast<std::size_t>(shape_.spans_heads() * shape_.key_dim),
+                               core::Fill::zero);
+    }
+    for (HeadGradient<T>* g : {&dq_, &dk_, &dv_, &dchannel_}) {
+      if (g->wanted()) shape_.clear_gaps(g->view());
+    }
+    const Index groups = key_groups + value_groups;
+    parallel_for(
+        shape_.spans_heads() * groups,
+        [&](Index task) {
+          const RecurrenceHead<T> head(shape_, in_, options_, task / groups);
+          const Index group = task % groups;
+          if (group < key_groups) {
+            by_keys(head, shape_.lane_group(shape_.key_dim, group), group);
+          } else {
+            by_values(head, shape_.lane_group(shape_.value_dim, group - key_groups));
+          }
+        },
+        options_.threads);
+    for (HeadGradient<T>* g : {&dq_, &dk_, &dv_, &dchannel_}) g->finish();
+    finish_steps(key_groups);
+    finish_bonus();
+  }
+
+ private:
+  void check(const RecurrenceGradients<T>& g) const {
+    const char* f = shape_.function;
+    if (!g.q.is_null()) expect_shape(f, "gradients.q", g.q, in_.q.extents());
+    if (!g.k.is_null()) expect_shape(f, "gradients.k", g.k, in_.k.extents());
+    if (!g.v.is_null()) expect_shape(f, "gradients.v", g.v, in_.v.extents());
+    if (!g.head_decay.is_null()) {
+      expect_shape(f, "gradients.head_decay", g.head_decay, in_.head_decay.extents());
+    }
+    if (!g.step_decay.is_null()) {
+      expect_shape(f, "gradients.step_decay", g.step_decay, in_.step_decay.extents());
+    }
+    if (!g.channel_decay.is_null()) {
+      expect_shape(f, "gradients.channel_decay", g.channel_decay, in_.channel_decay.extents());
+    }
+    if (!g.bonus.is_null()) expect_shape(f, "gradients.bonus", g.bonus, in_.bonus.extents());
+    shape_.check_state("gradients.initial_state", g.initial_state);
+  }
+  [[nodiscard]] bool wants_steps() const {
+    return !gradients_.step_decay.is_null() || !gradients_.head_decay.is_null();
+  }
+  [[nodiscard]] bool wants_decay() const { return wants_steps() || dchannel_.wanted(); }
+  template <class U>
+  static MatrixView<U> turned(const MatrixView<U>& state) {
+    return state.is_null() ? state : state.transposed();
+  }
+
+  /// A pass whose columns are key channels: decays a channel are decays a column.
+  RecurrenceSweep<T> key_sweep(const RecurrenceHead<T>& head, LaneGroup lanes) const {
+    RecurrenceSweep<T> sweep = head.base(lanes);
+    if (sweep.decay == TileDecay::row) sweep.decay = TileDecay::lane;
+    sweep.rows = shape_.value_dim;
+    sweep.late_update = head.old_state();
+    return sweep;
+  }
+
+  /// dq, dk, the decay's gradient and the initial state's, for a group of key channels.
+  void by_keys(const RecurrenceHead<T>& head, LaneGroup lanes, Index group) {
+    const ViewSource<T> dout(head.steps(dout_), static_cast<T>(options_.scale));
+    double* const steps = wants_steps() ? steps_at(head, group) : nullptr;
+    DecayScan<T> scan(head, lanes,
+                      dchannel_.wanted() ? head.steps(dchannel_.view()) : MatrixView<T>(), steps);
+    DecayScan<T>* const wanted_scan = wants_decay() ? &scan : nullptr;
+    T* const dbonus =
+        bonus_.empty()
+            ? nullptr
+            : bonus_.data() + (head.sequence() * shape_.heads + head.head()) * shape_.key_dim;
+    if (dq_.wanted() || wanted_scan != nullptr || dbonus != nullptr) {
+      KeySink<T> sink(head, dout, true, dq_.view(), wanted_scan, dbonus);
+      RecurrenceSweep<T> sweep = key_sweep(head, lanes);
+      sweep.write = &head.v;
+      sweep.values = &head.k;
+      sweep.read = &dout;
+      sweep.out = &sink;
+      SweepRunner<T> runner(level_, sweep);
+      scan.prepare(runner.rows(), runner.stride(), runner.tile());
+      runner.set_state(turned(head.state(in_.initial_state)));
+      runner.run([&](Index, Index end) {
+        if (wanted_scan != nullptr) scan.keep_state(runner, end);
+      });
+      runner.finish();
+      if (wanted_scan != nullptr) scan.start(runner, turned(head.state(dfinal_)));
+    }
+    if (!dk_.wanted() && wanted_scan == nullptr && gradients_.initial_state.is_null()) return;
+    KeySink<T> sink(head, dout, false, dk_.view(), wanted_scan, nullptr);
+    RecurrenceSweep<T> sweep = key_sweep(head, lanes);
+    sweep.reverse = true;
+    sweep.late_decay = true;
+    sweep.write = &dout;
+    sweep.values = &head.q;
+    sweep.read = &head.v;
+    sweep.out = &sink;
+    SweepRunner<T> runner(level_, sweep);
+    sink.runner = &runner;
+    runner.set_state(turned(head.state(dfinal_)));
+    runner.run();
+    runner.finish();
+    if (!gradients_.initial_state.is_null()) {
+      runner.get_state(turned(head.state(gradients_.initial_state)));
+    }
+  }
+
+  /// dv for a group of value channels.
+  void by_values(const RecurrenceHead<T>& head, LaneGroup lanes) {
+    const ViewSource<T> dout(head.steps(dout_), static_cast<T>(options_.scale));
+    ViewSink<T> plain(head.steps(dv_.view()));
+    GradientBonus with_bonus(head, dout, plain);
+    RecurrenceSweep<T> sweep = head.base(lanes);
+    sweep.rows = shape_.key_dim;
+    sweep.late_update = head.old_state();
+    sweep.reverse = true;
+    sweep.late_decay = true;
+    sweep.write = &head.q;
+    sweep.values = &dout;
+    sweep.read = &head.k;
+    sweep.out = &plain;
+    if (head.has_bonus()) sweep.out = &with_bonus;
+    SweepRunner<T> runner(level_, sweep);
+    runner.set_state(head.state(dfinal_));
+    runner.run();
+  }
+
+  /// dv += (sum of q u k) dout.
+  class GradientBonus final : public StepSink<T> {
+   public:
+    GradientBonus(const RecurrenceHead<T>& head, const ViewSource<T>& dout, StepSink<T>& next)
+        : head_(head), dout_(dout), next_(next) {}
+    void store(Index begin, Index count, Index first, Index channels, T* values,
+               Index stride) override {
+      core::Buffer<T> memory(static_cast<std::size_t>(count * (channels + 1)));
+      T* const weights = memory.data() + count * channels;
+      head_.bonus_weights(begin, count, weights);
+      dout_.load(begin, count, first, channels, memory.data(), channels);
+      for (Index s = 0; s < count; ++s) {
+        QUERN_DISPATCH(axpy<T>(weights[s], memory.data() + s * channels,
+                               static_cast<std::size_t>(channels), values + s * stride));
+      }
+      next_.store(begin, count, first, channels, values, stride);
+    }
+
+   private:
+    const RecurrenceHead<T>& head_;
+    const ViewSource<T>& dout_;
+    StepSink<T>& next_;
+  };
+
+  [[nodiscard]] double* steps_at(const RecurrenceHead<T>& head, Index group) {
+    const SequenceSpan& span = shape_.spans[static_cast<std::size_t>(head.sequence())];
+    const Index row = (group * shape_.batch + span.batch) * shape_.heads + head.head();
+    return steps_.data() + row * shape_.length + span.begin;
+  }
+
+  void finish_steps(Index groups) {
+    if (steps_.empty()) return;
+    for (Index b = 0; b < shape_.batch; ++b) {
+      for (Index h = 0; h < shape_.heads; ++h) {
+        double* const at = steps_.data() + (b * shape_.heads + h) * shape_.length;
+        double total = 0;
+        for (Index t = 0; t < shape_.length; ++t) {
+          for (Index g = 1; g < groups; ++g) {
+            at[t] += at[g * shape_.batch * shape_.heads * shape_.length + t];
+          }
+          total += at[t];
+        }
+        if (!gradients_.head_decay.is_null()) gradients_.head_decay(h) += static_cast<T>(total);
+      }
+    }
+    const NdView<T, 3>& out = gradients_.step_decay;
+    if (out.is_null()) return;
+    const Index share = shape_.heads / out.extent(1);
+    for (Index b = 0; b < shape_.batch; ++b) {
+      for (Index h = 0; h < out.extent(1); ++h) {
+        for (Index t = 0; t < shape_.length; ++t) {
+          double sum = 0;
+          for (Index s = 0; s < share; ++s) {
+            const Index row = b * shape_.heads + h * share + s;
+            sum += steps_[static_cast<std::size_t>(row * shape_.length + t)];
+          }
+          out(b, h, t) = static_cast<T>(sum);
+        }
+      }
+    }
+  }
+
+  void finish_bonus() {
+    for (std::size_t i = 0; i < bonus_.size(); ++i) {
+      const Index at = static_cast<Index>(i) / shape_.key_dim % shape_.heads;
+      gradients_.bonus(at, static_cast<Index>(i) % shape_.key_dim) += bonus_[i];
+    }
+  }
+
+  const RecurrenceShape& shape_;
+  const RecurrenceViews<T>& in_;
+  NdView<const T, 4> dout_, dfinal_;
+  const RecurrenceGradients<T>& gradients_;
+  const RecurrenceOptions& options_;
+  simd::Level level_;
+  HeadGradient<T> dq_, dk_, dv_, dchannel_;
+  core::Buffer<double> steps_;
+  core::Buffer<T> bonus_;
+};
+
+}  // namespace kernels::detail
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_KERNELS_DETAIL_RECURRENCE_VJP_HPP

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// One pass of the decayed recurrence over a sequence, forwards or backwards, tile by tile: rows
+/// come from sources, outputs go to sinks, the state stays in between. What
+/// kernels/decayed_recurrence.hpp and linear attention are made of.
+
+#ifndef QUERN_KERNELS_RECURRENCE_SWEEP_HPP
+#define QUERN_KERNELS_RECURRENCE_SWEEP_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/nd_view.hpp"
+#include "quern/kernels/decayed_recurrence_types.hpp"
+#include "quern/kernels/kernels.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+QUERN_NAMESPACE_BEGIN
+namespace kernels {
+
+/// An array of steps by channels that a sweep reads, possibly made while it is read.
+template <class T>
+class StepSource {
+ public:
+  virtual ~StepSource() = default;
+  /// Writes steps [begin, begin + count), channels [first, first + channels), to
+  /// out[step * stride + channel], both counted from 0.
+  virtual void load(Index begin, Index count, Index first, Index channels, T* out,
+                    Index stride) const = 0;
+};
+
+/// Where a sweep's outputs go.
+template <class T>
+class StepSink {
+ public:
+  virtual ~StepSink() = default;
+  /// Takes steps [begin, begin + count), channels [first, first + channels). May change `values`.
+  virtual void store(Index begin, Index count, Index first, Index channels, T* values,
+                     Index stride) = 0;
+};
+
+/// scale times the rows of a view.
+template <class T>
+class ViewSource final : public StepSource<T> {
+ public:
+  explicit ViewSource(MatrixView<const T> view, T scale = T{1}) : view_(view), scale_(scale) {}
+
+  void load(Index begin, Index count, Index first, Index channels, T* out,
+            Index stride) const override {
+    for (Index s = 0; s < count; ++s, out += stride) {
+      const T* const from = view_.row_data(begin + s) + first * view_.col_stride();
+      if (view_.col_stride() == 1) {
+        std::memcpy(out, from, static_cast<std::size_t>(channels) * sizeof(T));
+      } else {
+        for (Index c = 0; c < channels; ++c) out[c] = from[c * view_.col_stride()];
+      }
+      if (scale_ != T{1})
+        QUERN_DISPATCH(scale<T>(scale_, out, static_cast<std::size_t>(channels), out));
+    }
+  }
+
+ private:
+  MatrixView<const T> view_;
+  T scale_;
+};
+
+/// Writes scale times the outputs to a view, or adds them.
+template <class T>
+class ViewSink final : public StepSink<T> {
+ public:
+  explicit ViewSink(MatrixView<T> view, T scale = T{1}, bool add = false)
+      : view_(view), scale_(scale), add_(add) {}
+
+  void store(Index begin, Index count, Index first, Index channels, T* values,
+             Index stride) override {
+    const std::size_t n = static_cast<std::size_t>(channels);
+    for (Index s = 0; s < count; ++s, values += stride) {
+      T* const to = view_.row_data(begin + s) + first * view_.col_stride();
+      if (view_.col_stride() != 1) {
+        for (Index c = 0; c < channels; ++c) {
+          T& at = to[c * view_.col_stride()];
+          at = (add_ ? at : T{0}) + scale_ * values[c];
+        }
+      } else if (add_) {
+        QUERN_DISPATCH(axpy<T>(scale_, values, n, to));
+      } else if (scale_ != T{1}) {
+        QUERN_DISPATCH(scale<T>(scale_, values, n, to));
+      } else {
+        std::memcpy(to, values, n * sizeof(T));
+      }
+    }
+  }
+
+ private:
+  MatrixView<T> view_;
+  T scale_;
+  bool add_;
+};
+
+/// What a pass does: for every step in order (or from the last to the first),
+///   state = decay * state + write values^T,   out = state^T read,
+/// where `late_update` says that a step's decay and update come after its output, `late_decay` that
+/// its decay alone does.
+template <class T>
+struct RecurrenceSweep {
+  Index length = 0;
+  bool reverse = false;
+  bool late_update = false;
+  bool late_decay = false;
+  Index rows = 0;  ///< of the state: channels of write and read
+  const StepSource<T>* write = nullptr;
+  const StepSource<T>* read = nullptr;
+  Index first_lane = 0;  ///< of the values' and outputs' channels, this pass has `lanes`
+  Index lanes = 0;
+  const StepSource<T>* values = nullptr;
+  TileDecay decay = TileDecay::none;
+  const StepSource<T>* log_decay = nullptr;  ///< 1 channel (step), as write (row), values (lane)
+  T log_factor = T{0};                       ///< step without a source: the same at every step
+  StepSink<T>* out = nullptr;
+  Index tile = 64;
+};
+
+/// Runs one sweep; holds its state, as rows() x stride() elements.
+template <class T>
+class SweepRunner {
+ public:
+  SweepRunner(simd::Level level, const RecurrenceSweep<T>& sweep) : level_(level), sweep_(sweep) {
+    const RecurrenceLayout layout = QUERN_DISPATCH_AT(level_, recurrence_layout<T>());
+    tile_ = (std::max)(Index{1}, (std::min)(sweep.tile, sweep.length));
+    rows_ = round_up(sweep.rows, layout.rows);
+    stride_ = round_up(sweep.lanes, layout.lanes);
+    row_blocks_ = rows_ / layout.rows;
+    const Index row_tile = tile_ * rows_, lane_tile = tile_ * stride_;
+    const Index decay_tile = sweep.decay == TileDecay::none   ? 0
+                             : sweep.decay == TileDecay::step ? round_up(tile_, 16)
+                             : sweep.decay == TileDecay::row  ? row_tile
+                                                              : lane_tile;
+    const Index parts[] = {row_tile,  row_tile,   row_tile,       lane_tile,
+                           lane_tile, decay_tile, rows_ * stride_};
+    T** const places[] = {&natural_, &write_, &read_, &values_, &out_, &decay_, &state_};
+    Index size = 0;
+    for (const Index part : parts) size += round_up(part, 16);
+    memory_ = core::Buffer<T>(static_cast<std::size_t>(size), core::Fill::zero);
+    T* at = memory_.data();
+    for (std::size_t i = 0; i < std::size(parts); ++i) {
+      *places[i] = at;
+      at += round_up(parts[i], 16);
+    }
+  }
+
+  [[nodiscard]] Index stride() const noexcept { return stride_; }
+  [[nodiscard]] Index rows() const noexcept { return rows_; }
+  [[nodiscard]] Index tile() const noexcept { return tile_; }
+  [[nodiscard]] T* state() noexcept { return state_; }
+  [[nodiscard]] const T* state() const noexcept { return state_; }
+
+  /// Starts from columns of a state of all lanes; a null view is zeros.
+  void set_state(const MatrixView<const T>& from) {
+    std::fill_n(state_, rows_ * stride_, T{0});
+    if (from.is_null()) return;
+    for (Index r = 0; r < sweep_.rows; ++r) {
+      for (Index c = 0; c < sweep_.lanes; ++c) {
+        state_[r * stride_ + c] = from(r, sweep_.first_lane + c);
+      }
+    }
+  }
+  void get_state(const MatrixView<T>& to) const {
+    for (Index r = 0; r < sweep_.rows; ++r) {
+      for (Index c = 0; c < sweep_.lanes; ++c) {
+        to(r, sweep_.first_lane + c) = state_[r * stride_ + c];
+      }
+    }
+  }
+
+  /// All steps. after(begin, end) is called when the tile of these steps is done; unless `late`,
+  /// the state then is the one after the last step in order.
+  template <class After>
+  void run(After&& after) {
+    const Index tiles = (sweep_.length + tile_ - 1) / tile_;
+    for (Index i = 0; i < tiles; ++i) {
+      const Index begin = (sweep_.reverse ? tiles - 1 - i : i) * tile_;
+      const Index end = (std::min)(begin + tile_, sweep_.length);
+      one_tile(begin, end);
+      after(begin, end);
+    }
+  }
+  void run() {
+    run([](Index, Index) {});
+  }
+
+  /// Applies what the last step of a late sweep left to do, to `state` (this one's by default),
+  /// where that was step `last` (the very last by default).
+  void finish(T* state = nullptr, Index last = -1) {
+    if ((!sweep_.late_update && !sweep_.late_decay) || sweep_.length == 0) return;
+    if (last < 0) last = sweep_.reverse ? 0 : sweep_.length - 1;
+    load_update(last, last + 1, !sweep_.late_update);
+    load_decay(last, last + 1);
+    std::fill_n(read_, rows_, T{0});
+    run_tile(1, state != nullptr ? state : state_);
+  }
+
+ private:
+  static Index round_up(Index n, Index multiple) {
+    return (n + multiple - 1) / multiple * multiple;
+  }
+
+  /// Rows [begin, end) of a source, zeros where there are none.
+  void load_rows(const StepSource<T>& source, Index begin, Index end, Index first, Index channels,
+                 T* to, Index stride) const {
+    const Index low = (std::clamp)(begin, Index{0}, sweep_.length);
+    const Index high = (std::clamp)(end, low, sweep_.length);
+    if (low > begin) std::fill_n(to, (low - begin) * stride, T{0});
+    if (high < end) std::fill_n(to + (high - begin) * stride, (end - high) * stride, T{0});
+    if (high > low) {
+      source.load(low, high - low, first, channels, to + (low - begin) * stride, stride);
+    }
+  }
+
+  void pack(Index steps, T* to) const {
+    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(natural_, steps, rows_, row_blocks_, to));
+  }
+
+  void load_update(Index begin, Index end, bool nothing) {
+    const Index steps = end - begin;
+    if (nothing) {
+      std::fill_n(write_, steps * rows_, T{0});
+      std::fill_n(values_, steps * stride_, T{0});
+      return;
+    }
+    load_rows(*sweep_.write, begin, end, 0, sweep_.rows, natural_, rows_);
+    pack(steps, write_);
+    load_rows(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, values_, stride_);
+  }
+
+  void load_decay(Index begin, Index end) {
+    if (sweep_.decay == TileDecay::none) return;
+    const Index steps = end - begin;
+    const bool by_row = sweep_.decay == TileDecay::row, by_step = sweep_.decay == TileDecay::step;
+    T* const to = by_row ? natural_ : decay_;
+    const Index stride = by_step ? 1 : by_row ? rows_ : stride_;
+    if (sweep_.log_decay == nullptr) {
+      // The steps outside of the sequence have none.
+      for (Index s = 0; s < steps; ++s) {
+        const bool inside = begin + s >= 0 && begin + s < sweep_.length;
+        to[s] = inside ? sweep_.log_factor : T{0};
+      }
+    } else {
+      const Index first = by_step || by_row ? 0 : sweep_.first_lane;
+      const Index channels = by_step ? 1 : by_row ? sweep_.rows : sweep_.lanes;
+      load_rows(*sweep_.log_decay, begin, end, first, channels, to, stride);
+    }
+    const std::size_t n = static_cast<std::size_t>(steps * stride);
+    QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
+    if (by_row) {
+      pack(steps, decay_);
+      // Padding keeps its zeros: other rows are loaded into the same place.
+      if (rows_ != sweep_.rows) std::fill_n(natural_, steps * rows_, T{0});
+    } else if (!by_step && stride_ != sweep_.lanes) {
+      for (Index s = 0; s < steps; ++s) {
+        std::fill(decay_ + s * stride_ + sweep_.lanes, decay_ + (s + 1) * stride_, T{0});
+      }
+    }
+  }
+
+  void one_tile(Index begin, Index end) {
+    const Index one = sweep_.reverse ? 1 : -1;
+    const Index shift = sweep_.late_update ? one : 0;
+    const Index decay_shift = sweep_.late_update || sweep_.late_decay ? one : 0;
+    load_decay(begin + decay_shift, end + decay_shift);
+    load_update(begin + shift, end + shift, false);
+    load_rows(*sweep_.read, begin, end, 0, sweep_.rows, natural_, rows_);
+    pack(end - begin, read_);
+    std::fill_n(out_, (end - begin) * stride_, T{0});
+    run_tile(end - begin, state_);
+    sweep_.out->store(begin, end - begin, sweep_.first_lane, sweep_.lanes, out_, stride_);
+  }
+
+  void run_tile(Index steps, T* state) {
+    RecurrenceTile<T> tile;
+    tile.steps = steps;
+    tile.backward = sweep_.reverse;
+    tile.row_blocks = row_blocks_;
+    tile.stride = stride_;
+    tile.write = write_;
+    tile.read = read_;
+    tile.values = values_;
+    tile.kind = sweep_.decay;
+    tile.decay = decay_;
+    tile.out = out_;
+    tile.state = state;
+    QUERN_DISPATCH_AT(level_, recurrence_tile<T>(tile));
+  }
+
+  simd::Level level_;
+  RecurrenceSweep<T> sweep_;
+  Index tile_ = 0, rows_ = 0, stride_ = 0, row_blocks_ = 0;
+  core::Buffer<T> memory_;
+  T *natural_ = nullptr, *write_ = nullptr, *read_ = nullptr, *values_ = nullptr, *out_ = nullptr,
+    *decay_ = nullptr, *state_ = nullptr;
+};
+
+}  // namespace kernels
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_KERNELS_RECURRENCE_SWEEP_HPP
