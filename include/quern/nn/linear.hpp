@@ -7,48 +7,21 @@
 #define QUERN_NN_LINEAR_HPP
 
 #include "quern/core/config.hpp"
-#include "quern/core/parallel.hpp"
 #include "quern/kernels/functors.hpp"
 #include "quern/kernels/gemm.hpp"
-#include "quern/kernels/kernels.hpp"
+#include "quern/nn/detail/column_sums.hpp"
 #include "quern/nn/init.hpp"
 #include "quern/nn/layer.hpp"
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace nn {
 namespace detail {
-
-/// sums[j] += sum of column j of x. Blocks of rows follow from the shape alone, and are added in
-/// double and in order.
-template <class T>
-void add_column_sums(MatrixView<const T> x, std::span<T> sums, int threads) {
-  constexpr Index rows = 2048;
-  const std::size_t cols = sums.size();
-  const Index blocks = block_count(x.rows(), rows);
-  std::vector<T> parts(static_cast<std::size_t>(blocks) * cols);
-  parallel_for(
-      blocks,
-      [&](Index block) {
-        const BlockRange range = block_range(x.rows(), rows, block);
-        QUERN_DISPATCH(column_sums(static_cast<std::size_t>(range.size()), cols,
-                                   x.row_data(range.begin), x.row_stride(),
-                                   parts.data() + static_cast<std::size_t>(block) * cols));
-      },
-      threads);
-  for (std::size_t j = 0; j < cols; ++j) {
-    double total = 0;
-    for (std::size_t at = j; at < parts.size(); at += cols) total += static_cast<double>(parts[at]);
-    sums[j] += static_cast<T>(total);
-  }
-}
 
 /// y = x wᵀ + bias.
 template <class T>

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Convolutions as matrix products whose left operand is never written down: each row of a register
+/// tile is an output position, and reads its source pixels where they lie, through pointers (zeros
+/// for what is outside). Transposed convolutions and gradients are the same with other taps; the
+/// weights' gradient sums over positions instead.
+///
+/// A tile holds as many sums as there are registers: rows x vectors of 6 x 4, 8 x 3, 12 x 2 or
+/// 12 x 1 of AVX-512, so that 64 channels make one panel and nothing is wasted. Its cost is the
+/// multiply-adds; a row's pointer costs one load a tap. Sources of few channels are first copied
+/// side by side, tile by tile (`patch`).
+///
+/// Numerics: an output is one chain of multiply-adds over taps and channels in order, from the
+/// bias on: |error| <= K u sum |w x|, K products. It does not depend on its neighbours or place.
+
+#if defined(QUERN_KERNELS_CONV_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef QUERN_KERNELS_CONV_INL_HPP
+#undef QUERN_KERNELS_CONV_INL_HPP
+#else
+#define QUERN_KERNELS_CONV_INL_HPP
+#endif
+
+#include "quern/core/config.hpp"
+#include "quern/kernels/conv_types.hpp"
+#include "quern/kernels/partial-inl.hpp"
+
+#include "hwy/highway.h"
+
+#include <cstddef>
+
+HWY_BEFORE_NAMESPACE();
+QUERN_NAMESPACE_BEGIN
+namespace kernels {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+#if HWY_CAP_GE512 || HWY_ARCH_ARM
+inline constexpr int kConvSums = 24;
+inline constexpr int kConvVectors = 4;
+#else
+inline constexpr int kConvSums = 12;
+inline constexpr int kConvVectors = 3;
+#endif
+
+/// Positions of a tile of so many vectors.
+template <int kVecs>
+inline constexpr int kConvRows = kConvSums / kVecs < 12 ? kConvSums / kVecs : 12;
+
+template <class T>
+ConvLayout conv_layout() {
+  return {static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>())), kConvVectors, 12};
+}
+
+namespace detail {
+
+// Sums are in arrays whose every index is a constant, see gemm-inl.hpp.
+
+template <int kIndex, int kVecs, class D, class V, class T>
+HWY_INLINE void load_vectors(D d, const T* HWY_RESTRICT from, V (&to)[kVecs]) {
+  to[kIndex] = hn::LoadU(d, from + kIndex * static_cast<std::ptrdiff_t>(hn::Lanes(d)));
+  if constexpr (kIndex + 1 < kVecs) load_vectors<kIndex + 1>(d, from, to);
+}
+
+template <int kRow, int kCol, int kVecs, int kSums, class V>
+HWY_INLINE void add_row(V x, const V (&b)[kVecs], V (&sums)[kSums]) {
+  sums[kRow * kVecs + kCol] = hn::MulAdd(x, b[kCol], sums[kRow * kVecs + kCol]);
+  if constexpr (kCol + 1 < kVecs) add_row<kRow, kCol + 1>(x, b, sums);
+}
+
+/// Row r's element is rows[r][c].
+template <int kRow, int kRows, int kVecs, int kSums, class D, class V, class T>
+HWY_INLINE void add_pixels(D d, const T* const (&rows)[kRows], std::ptrdiff_t c,
+                           const V (&b)[kVecs], V (&sums)[kSums]) {
+  add_row<kRow, 0>(hn::Set(d, rows[kRow][c]), b, sums);
+  if constexpr (kRow + 1 < kRows) add_pixels<kRow + 1>(d, rows, c, b, sums);
+}
+
+template <int kRow, int kRows, class T>
+HWY_INLINE void load_pointers(const T* const* HWY_RESTRICT from, const T* (&rows)[kRows]) {
+  rows[kRow] = from[kRow];
+  if constexpr (kRow + 1 < kRows) load_pointers<kRow + 1>(from, rows);
+}
+
+template <int kIndex, int kVecs, int kSums, class D, class V, class T>
+HWY_INLINE void start_sums(D d, const T* HWY_RESTRICT bias, V (&sums)[kSums]) {
+  const std::ptrdiff_t at = (kIndex % kVecs) * static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  sums[kIndex] = bias == nullptr ? hn::Zero(d) : hn::LoadU(d, bias + at);
+  if constexpr (kIndex + 1 < kSums) start_sums<kIndex + 1, kVecs>(d, bias, sums);
+}
+
+template <int kIndex, int kVecs, int kSums, class D, class V, class T>
+HWY_INLINE void store_rows(D d, const V (&sums)[kSums], T* const* HWY_RESTRICT out) {
+  hn::StoreU(sums[kIndex], d,
+             out[kIndex / kVecs] + (kIndex % kVecs) * static_cast<std::ptrdiff_t>(hn::Lanes(d)));
+  if constexpr (kIndex + 1 < kSums) store_rows<kIndex + 1, kVecs>(d, sums, out);
+}
+
+/// Sums of one tile: `pointers` has kRows a tap. Rows go to out[0..kRows-1], each kVecs vectors.
+template <int kRows, int kVecs, class T>
+HWY_NOINLINE void conv_tile(const T* const* HWY_RESTRICT pointers, std::ptrdiff_t taps,
+                            std::ptrdiff_t channels, const T* HWY_RESTRICT weights, const T* bias,
+                            T* const* HWY_RESTRICT out) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<hn::ScalableTag<T>>;
+  const std::ptrdiff_t step = kVecs * static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  V sums[kRows * kVecs];
+  start_sums<0, kVecs>(d, bias, sums);
+  for (std::ptrdiff_t t = 0; t < taps; ++t, pointers += kRows) {
+    const T* rows[kRows];
+    load_pointers<0>(pointers, rows);
+    for (std::ptrdiff_t c = 0; c < channels; ++c, weights += step) {
+      V b[kVecs];
+      load_vectors<0>(d, weights, b);
+      add_pixels<0>(d, rows, c, b, sums);
+    }
+  }
+  store_rows<0, kVecs>(d, sums, out);
+}
+
+/// Pixel of a tap, or zeros outside.
+template <class T>
+HWY_INLINE const T* tap_pixel(const ConvSource<T>& s, const ConvTap& tap, std::ptrdiff_t i,
+                              std::ptrdiff_t j, const T* zeros) {
+  const std::ptrdiff_t h = i * s.step_h + tap.dh, w = j * s.step_w + tap.dw;
+  const bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
+  return inside ? s.data + (h - s.first_row) * s.row_stride + w * s.pixel_stride : zeros;
+}
+
+/// A position of the grid.
+struct ConvPlace {
+  std::ptrdiff_t i;
+  std::ptrdiff_t j;
+};
+
+/// The next `rows` positions' pixels; those past the end are zeros. Returns how many there are.
+template <int kRows, class T>
+HWY_INLINE int gather_pointers(const ConvTask<T>& task, ConvPlace& at, T* const row_y,
+                               std::ptrdiff_t offset, T* spare, T** out) {
+  const ConvSource<T>& s = task.source;
+  int count = 0;
+  for (int r = 0; r < kRows; ++r) {
+    const bool there = at.i < task.row_end;
+    for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
+      task.pointers[t * kRows + r] =
+          there ? tap_pixel(s, s.taps[t], at.i, at.j, task.zeros) : task.zeros;
+    }
+    out[r] = spare;
+    if (!there) continue;
+    out[r] =
+        row_y + (at.i - task.row_begin) * task.y_row_stride + at.j * task.y_pixel_stride + offset;
+    ++count;
+    if (++at.j == task.grid_width) at = {at.i + 1, 0};
+  }
+  return count;
+}
+
+/// The tile's pixels side by side: one run of taps * channels a row.
+template <int kRows, class T>
+HWY_INLINE void copy_patches(const ConvTask<T>& task) {
+  const ConvSource<T>& s = task.source;
+  const std::ptrdiff_t each = s.tap_count * s.channels;
+  for (int r = 0; r < kRows; ++r) {
+    T* HWY_RESTRICT to = task.patch + r * each;
+    for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
+      const T* const from = task.pointers[t * kRows + r];
+      for (std::ptrdiff_t c = 0; c < s.channels; ++c) *to++ = from[c];
+    }
+  }
+  for (int r = 0; r < kRows; ++r) task.pointers[r] = task.patch + r * each;
+}
+
+/// All positions for the panel of channels [first, first + kVecs lanes).
+template <int kVecs, class T>
+HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const T* weights) {
+  constexpr int kRows = kConvRows<kVecs>;
+  constexpr std::size_t kWidth =
+      static_cast<std::size_t>(kVecs) * hn::MaxLanes(hn::ScalableTag<T>());
+  const std::ptrdiff_t width = kVecs * static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
+  const std::ptrdiff_t left = task.outputs - first;
+  const bool whole = left >= width;
+  HWY_ALIGN T buffer[static_cast<std::size_t>(kRows) * kWidth];
+  HWY_ALIGN T bias[kWidth] = {};
+  if (task.bias != nullptr) {
+    for (std::ptrdiff_t k = 0; k < (whole ? width : left); ++k) bias[k] = task.bias[first + k];
+  }
+  const ConvSource<T>& s = task.source;
+  ConvPlace at{task.row_begin, 0};
+  while (at.i < task.row_end && task.grid_width > 0) {
+    T* out[kRows];
+    const int count = gather_pointers<kRows>(task, at, task.y, first, buffer, out);
+    if (task.patch != nullptr) copy_patches<kRows>(task);
+    const std::ptrdiff_t taps = task.patch != nullptr ? 1 : s.tap_count;
+    const std::ptrdiff_t channels = task.patch != nullptr ? s.tap_count * s.channels : s.channels;
+    if (whole) {
+      conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, out);
+      continue;
+    }
+    T* places[kRows];
+    for (int r = 0; r < kRows; ++r) places[r] = buffer + r * width;
+    conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, places);
+    for (int r = 0; r < count; ++r) {
+      for (std::ptrdiff_t k = 0; k < left; ++k) out[r][k] = places[r][k];
+    }
+  }
+}
+
+/// Vectors of the panel that begins with `left` vectors to go: panels as equal as can be.
+HWY_INLINE std::ptrdiff_t panel_vectors(std::ptrdiff_t left) {
+  const std::ptrdiff_t panels = (left + kConvVectors - 1) / kConvVectors;
+  return (left + panels - 1) / panels;
+}
+
+}  // namespace detail
+
+/// Elements of packed weights for `outputs` channels from `depth` products each.
+template <class T>
+std::ptrdiff_t conv_packed_size(std::ptrdiff_t outputs, std::ptrdiff_t depth) {
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
+  return (outputs + lanes - 1) / lanes * lanes * depth;
+}
+
+/// Weights in the order that conv_wide reads: panel by panel, taps, channels, then the panel's
+/// outputs side by side. Weight of (tap, channel, output) is at w[tap.weight + channel
+/// channel_stride + output output_stride].
+template <class T>
+void conv_pack_weights(const T* w, std::ptrdiff_t channel_stride, std::ptrdiff_t output_stride,
+                       const ConvTap* taps, std::ptrdiff_t tap_count, std::ptrdiff_t channels,
+                       std::ptrdiff_t outputs, T* HWY_RESTRICT out) {
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
+  std::ptrdiff_t vectors = (outputs + lanes - 1) / lanes;
+  for (std::ptrdiff_t first = 0; vectors > 0;) {
+    const std::ptrdiff_t panel = detail::panel_vectors(vectors), width = panel * lanes;
+    for (std::ptrdiff_t t = 0; t < tap_count; ++t) {
+      for (std::ptrdiff_t c = 0; c < channels; ++c, out += width) {
+        const T* const from = w + taps[t].weight + c * channel_stride + first * output_stride;
+        const std::ptrdiff_t there = outputs - first < width ? outputs - first : width;
+        for (std::ptrdiff_t o = 0; o < there; ++o) out[o] = from[o * output_stride];
+        for (std::ptrdiff_t o = there; o < width; ++o) out[o] = T{0};
+      }
+    }
+    first += width;
+    vectors -= panel;
+  }
+}
+
+/// The convolution of a task, for any number of outputs.
+template <class T>
+void conv_wide(const ConvTask<T>& task) {
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
+  const std::ptrdiff_t depth = task.source.tap_count * task.source.channels;
+  std::ptrdiff_t vectors = (task.outputs + lanes - 1) / lanes;
+  const T* weights = task.weights;
+  for (std::ptrdiff_t first = 0; vectors > 0;) {
+    const std::ptrdiff_t panel = detail::panel_vectors(vectors);
+    if (panel == 1) detail::conv_panel<1>(task, first, weights);
+    if (panel == 2) detail::conv_panel<2>(task, first, weights);
+    if (panel == 3) detail::conv_panel<3>(task, first, weights);
+    if constexpr (kConvVectors > 3) {
+      if (panel == 4) detail::conv_panel<4>(task, first, weights);
+    }
+    weights += depth * panel * lanes;
+    first += panel * lanes;
+    vectors -= panel;
+  }
+}
+
+namespace detail {
+
+/// Four positions' dot products with one output's weights.
+template <class T>
+HWY_INLINE void narrow_dots(const T* const* HWY_RESTRICT pointers, std::ptrdiff_t taps,
+                            std::ptrdiff_t channels, const T* HWY_RESTRICT w, T (&sums)[4]) {
+  const hn::ScalableTag<T> d;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  auto s0 = hn::Zero(d), s1 = hn::Zero(d), s2 = hn::Zero(d), s3 = hn::Zero(d);
+  for (std::ptrdiff_t t = 0; t < taps; ++t, pointers += 4, w += channels) {
+    std::ptrdiff_t c = 0;
+    for (; c + lanes <= channels; c += lanes) {
+      const auto b = hn::LoadU(d, w + c);
+      s0 = hn::MulAdd(hn::LoadU(d, pointers[0] + c), b, s0);
+      s1 = hn::MulAdd(hn::LoadU(d, pointers[1] + c), b, s1);
+      s2 = hn::MulAdd(hn::LoadU(d, pointers[2] + c), b, s2);
+      s3 = hn::MulAdd(hn::LoadU(d, pointers[3] + c), b, s3);
+    }
+    if (c < channels) {
+      const auto n = static_cast<std::size_t>(channels - c);
+      const auto b = load_partial(d, w + c, n);
+      s0 = hn::MulAdd(load_partial(d, pointers[0] + c, n), b, s0);
+      s1 = hn::MulAdd(load_partial(d, pointers[1] + c, n), b, s1);
+      s2 = hn::MulAdd(load_partial(d, pointers[2] + c, n), b, s2);
+      s3 = hn::MulAdd(load_partial(d, pointers[3] + c, n), b, s3);
+    }
+  }
+  sums[0] = hn::GetLane(hn::SumOfLanes(d, s0));
+  sums[1] = hn::GetLane(hn::SumOfLanes(d, s1));
+  sums[2] = hn::GetLane(hn::SumOfLanes(d, s2));
+  sums[3] = hn::GetLane(hn::SumOfLanes(d, s3));
+}
+
+}  // namespace detail
+
+/// The same for few outputs of many channels: vectors run along the channels. Weights are
+/// [output][tap][channel].
+template <class T>
+void conv_narrow(const ConvTask<T>& task) {
+  const ConvSource<T>& s = task.source;
+  const std::ptrdiff_t depth = s.tap_count * s.channels;
+  T spare = T{0};
+  detail::ConvPlace at{task.row_begin, 0};
+  while (at.i < task.row_end && task.grid_width > 0) {
+    T* out[4];
+    const int count = detail::gather_pointers<4>(task, at, task.y, 0, &spare, out);
+    for (std::ptrdiff_t o = 0; o < task.outputs; ++o) {
+      T sums[4];
+      detail::narrow_dots(task.pointers, s.tap_count, s.channels, task.weights + o * depth, sums);
+      const T bias = task.bias != nullptr ? task.bias[o] : T{0};
+      for (int r = 0; r < count; ++r) out[r][o] = sums[r] + bias;
+    }
+  }
+}
+
+namespace detail {
+
+template <int kRow, int kRows, int kVecs, int kSums, class D, class V, class T>
+HWY_INLINE void add_singles(D d, const T* HWY_RESTRICT at, const V (&b)[kVecs], V (&sums)[kSums]) {
+  add_row<kRow, 0>(hn::Set(d, at[kRow]), b, sums);
+  if constexpr (kRow + 1 < kRows) add_singles<kRow + 1, kRows>(d, at, b, sums);
+}
+
+template <int kIndex, int kVecs, int kSums, class D, class V, class T>
+HWY_INLINE void add_to_rows(D d, const V (&sums)[kSums], T* out, std::ptrdiff_t stride, int skip) {
+  if (kIndex / kVecs >= skip) {
+    T* const at = out + (kIndex / kVecs) * stride +
+                  (kIndex % kVecs) * static_cast<std::ptrdiff_t>(hn::Lanes(d));
+    hn::StoreU(hn::Add(hn::LoadU(d, at), sums[kIndex]), d, at);
+  }
+  if constexpr (kIndex + 1 < kSums) add_to_rows<kIndex + 1, kVecs>(d, sums, out, stride, skip);
+}
+
+/// kRows single channels times kVecs vectors, over all positions of a tap. The first `skip` rows
+/// have been done before.
+template <int kRows, int kVecs, class T>
+HWY_NOINLINE void weights_tile(const ConvWeightsTask<T>& task, const ConvRun<T>* runs,
+                               std::ptrdiff_t single_step, std::ptrdiff_t vector_step,
+                               std::ptrdiff_t single, std::ptrdiff_t vector, T* out, int skip) {
+  const hn::ScalableTag<T> d;
+  using V = hn::Vec<hn::ScalableTag<T>>;
+  V sums[kRows * kVecs];
+  start_sums<0, kVecs>(d, static_cast<const T*>(nullptr), sums);
+  for (std::ptrdiff_t i = task.row_begin; i < task.row_end; ++i, ++runs) {
+    const T* HWY_RESTRICT a = runs->single + single;
+    const T* HWY_RESTRICT b_at = runs->vector + vector;
+    for (std::ptrdiff_t k = runs->count; k > 0; --k, a += single_step, b_at += vector_step) {
+      V b[kVecs];
+      load_vectors<0>(d, b_at, b);
+      add_singles<0, kRows>(d, a, b, sums);
+    }
+  }
+  add_to_rows<0, kVecs>(d, sums, out, task.out_stride, skip);
+}
+
+template <int kVecs, class T>
+HWY_INLINE void weights_panel(const ConvWeightsTask<T>& task, const ConvRun<T>* runs,
+                              std::ptrdiff_t single_step, std::ptrdiff_t vector_step,
+                              std::ptrdiff_t vector, T* out) {
+  constexpr int kRows = kConvRows<kVecs>;
+  if (task.singles < kRows) {
+    for (std::ptrdiff_t c = 0; c < task.singles; ++c) {
+      weights_tile<1, kVecs>(task, runs, single_step, vector_step, c, vector,
+                             out + c * task.out_stride + vector, 0);
+    }
+    return;
+  }
+  for (std::ptrdiff_t c = 0; c < task.singles; c += kRows) {
+    // The last tile reaches back over channels that are done.
+    const std::ptrdiff_t from = c + kRows <= task.singles ? c : task.singles - kRows;
+    weights_tile<kRows, kVecs>(task, runs, single_step, vector_step, from, vector,
+                               out + from * task.out_stride + vector, static_cast<int>(c - from));
+  }
+}
+
+/// Columns j of the grid whose source column lies inside: [first, end).
+HWY_INLINE void inside_range(std::ptrdiff_t width, std::ptrdiff_t step, std::ptrdiff_t dw,
+                             std::ptrdiff_t grid, std::ptrdiff_t* first, std::ptrdiff_t* end) {
+  *first = dw >= 0 ? 0 : (-dw + step - 1) / step;
+  *end = width - dw <= 0 ? 0 : (width - dw + step - 1) / step;
+  if (*end > grid) *end = grid;
+  if (*first > *end) *first = *end;
+}
+
+}  // namespace detail
+
+/// Adds a task's part of the weights' gradient. \p runs is scratch of one a row of the task.
+template <class T>
+void conv_weights(const ConvWeightsTask<T>& task, ConvRun<T>* runs) {
+  const ConvSource<T>& s = task.source;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
+  const std::ptrdiff_t source_step = s.step_w * s.pixel_stride;
+  T* out = task.out;
+  for (std::ptrdiff_t t = 0; t < s.tap_count; ++t, out += task.singles * task.out_stride) {
+    const ConvTap& tap = s.taps[t];
+    std::ptrdiff_t first = 0, end = 0;
+    detail::inside_range(s.width, s.step_w, tap.dw, task.grid_width, &first, &end);
+    for (std::ptrdiff_t i = task.row_begin; i < task.row_end; ++i) {
+      const std::ptrdiff_t h = i * s.step_h + tap.dh;
+      const bool inside = h >= 0 && h < s.height && end > first;
+      const T* const x = inside ? s.data + (h - s.first_row) * s.row_stride +
+                                      (first * s.step_w + tap.dw) * s.pixel_stride
+                                : s.data;
+      const T* const y =
+          task.dy + (i - task.row_begin) * task.dy_row_stride + first * task.dy_pixel_stride;
+      runs[i - task.row_begin] = {task.source_by_vectors ? y : x, task.source_by_vectors ? x : y,
+                                  inside ? end - first : 0};
+    }
+    const std::ptrdiff_t single_step = task.source_by_vectors ? task.dy_pixel_stride : source_step;
+    const std::ptrdiff_t vector_step = task.source_by_vectors ? source_step : task.dy_pixel_stride;
+    std::ptrdiff_t left = task.vectors;
+    for (std::ptrdiff_t at = 0; left > 0;) {
+      const std::ptrdiff_t panel = detail::panel_vectors(left);
+      if (panel == 1) detail::weights_panel<1>(task, runs, single_step, vector_step, at, out);
+      if (panel == 2) detail::weights_panel<2>(task, runs, single_step, vector_step, at, out);
+      if (panel == 3) detail::weights_panel<3>(task, runs, single_step, vector_step, at, out);
+      if constexpr (kConvVectors > 3) {
+        if (panel == 4) detail::weights_panel<4>(task, runs, single_step, vector_step, at, out);
+      }
+      at += panel * lanes;
+      left -= panel;
+    }
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace kernels
+QUERN_NAMESPACE_END
+HWY_AFTER_NAMESPACE();
+
+#endif  // QUERN_KERNELS_CONV_INL_HPP

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Gradients of a convolution's weights and bias over a batch. Positions are cut into at most 16
+/// chunks that follow from the shapes; each sums into memory of its own, and these are added in
+/// order.
+
+#ifndef QUERN_NN_DETAIL_CONV_WEIGHTS_HPP
+#define QUERN_NN_DETAIL_CONV_WEIGHTS_HPP
+
+#include "quern/core/config.hpp"
+#include "quern/core/nd_view.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/conv_types.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/nn/detail/column_sums.hpp"
+#include "quern/nn/detail/conv_pass.hpp"
+#include "quern/nn/tensor.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <vector>
+
+QUERN_NAMESPACE_BEGIN
+namespace nn {
+namespace detail {
+
+/// dw += gradient of the weights.
+template <class T>
+class ConvWeightsRunner {
+ public:
+  ConvWeightsRunner(const ConvGeometry& g, const T* x, const T* dy, Tensor<T>& scratch, int threads)
+      : g_(g),
+        x_{x, g.x, g.x_channels, g.channels_last},
+        dy_{dy, g.y, g.y_channels, g.channels_last},
+        taps_(forward_pass<T>(g, x, nullptr, nullptr, nullptr).phases[0].taps),
+        level_(simd::active_level()),
+        threads_(threads) {
+    layout_ = QUERN_DISPATCH_AT(level_, conv_layout<T>());
+    choose_form();
+    choose_chunks();
+    lay_out(scratch);
+  }
+
+  void run(std::span<T> dw) {
+    if (taps_.empty()) return;
+    parallel_for(
+        chunks_,
+        [&](Index chunk) {
+          T* const out = parts_ + chunk * part_size_;
+          std::fill_n(out, part_size_, T{});
+          for (Index group = 0; group < g_.groups; ++group) run_chunk(chunk, group);
+        },
+        threads_);
+    const auto count = static_cast<Index>(taps_.size());
+    parallel_for(
+        g_.groups * count, [&](Index i) { collect(i / count, i % count, dw); }, threads_);
+  }
+
+ private:
+  static Index rounded(Index n, Index to) { return (n + to - 1) / to * to; }
+
+  void choose_form() {
+    const Index cx = g_.x_each(), cy = g_.y_each(), lanes = layout_.lanes;
+    // Fewer singles than a tile has rows leave most of its sums empty.
+    const auto cost = [&](Index singles, Index vectors) {
+      return (std::max)(singles, Index{4}) * rounded(vectors, lanes);
+    };
+    patch_ = cx < 8 && taps_.size() > 1;
+    const Index singles = patch_ ? cx * static_cast<Index>(taps_.size()) : cx;
+    const Index scale = patch_ ? static_cast<Index>(taps_.size()) : 1;
+    swapped_ = scale * cost(cy, cx) < cost(singles, cy);
+    if (swapped_) patch_ = false;
+    singles_ = swapped_ ? cy : (patch_ ? singles : cx);
+    vector_channels_ = swapped_ ? cx : cy;
+    padded_ = rounded(vector_channels_, lanes);
+    out_taps_ = patch_ ? 1 : static_cast<Index>(taps_.size());
+  }
+
+  /// Rows of y over all images, cut into equal chunks.
+  void choose_chunks() {
+    const double work = static_cast<double>(g_.batch * g_.y.h * g_.y.w) *
+                        static_cast<double>(g_.y_channels * g_.x_each()) *
+                        static_cast<double>(taps_.size());
+    part_size_ = g_.groups * out_taps_ * singles_ * padded_;
+    const Index by_work = static_cast<Index>(work / 1e7);
+    const Index by_memory = (Index{4} << 20) / (std::max)(Index{1}, part_size_);
+    const Index rows = g_.batch * g_.y.h;
+    chunks_ = (std::clamp)((std::min)(by_work, by_memory), Index{1}, Index{16});
+    if (by_work >= 4) chunks_ = (std::max)(chunks_, Index{4});
+    chunk_rows_ = (std::max)(Index{1}, (rows + chunks_ - 1) / chunks_);
+    chunks_ = block_count(rows, chunk_rows_);
+    block_rows_ =
+        (std::clamp)(128 / (std::max)(Index{1}, g_.y.w), Index{1}, (std::max)(Index{1}, g_.y.h));
+  }
+
+  void lay_out(Tensor<T>& scratch) {
+    Index low = 0, high = 0;
+    for (const kernels::ConvTap& tap : taps_) {
+      low = (std::min)(low, tap.dh);
+      high = (std::max)(high, tap.dh);
+    }
+    const Index source_rows = (std::min)(g_.x.h, (block_rows_ - 1) * g_.stride.h + high - low + 1);
+    const Index x_padded = swapped_ ? padded_ : g_.x_each();
+    const Index y_padded = swapped_ ? g_.y_each() : padded_;
+    x_size_ = rounded(source_rows * g_.x.w * x_padded, 16);
+    y_size_ = rounded(block_rows_ * g_.y.w * y_padded, 16);
+    patch_size_ = patch_ ? rounded(block_rows_ * g_.y.w * singles_, 16) : 0;
+    worker_size_ = x_size_ + y_size_ + patch_size_;
+    const Index workers = worker_count(threads_);
+    scratch.resize({chunks_ * part_size_ + worker_size_ * workers});
+    parts_ = scratch.data();
+    workers_ = parts_ + chunks_ * part_size_;
+    runs_.resize(static_cast<std::size_t>(workers * block_rows_));
+  }
+
+  void run_chunk(Index chunk, Index group) {
+    const Index rows = g_.batch * g_.y.h;
+    const Index end = (std::min)((chunk + 1) * chunk_rows_, rows);
+    T* const out = parts_ + chunk * part_size_ + group * (part_size_ / g_.groups);
+    for (Index row = chunk * chunk_rows_; row < end;) {
+      const Index n = row / g_.y.h, first = row % g_.y.h;
+      const Index count = (std::min)({block_rows_, g_.y.h - first, end - row});
+      run_rows(n, group, first, first + count, out);
+      row += count;
+    }
+  }
+
+  void run_rows(Index n, Index group, Index begin, Index end, T* out) {
+    const Index cx = g_.x_each(), cy = g_.y_each(), worker = this_worker();
+    Index low = g_.x.h, high = 0;
+    for (const kernels::ConvTap& tap : taps_) {
+      low = (std::min)(low, begin * g_.stride.h + tap.dh);
+      high = (std::max)(high, (end - 1) * g_.stride.h + tap.dh + 1);
+    }
+    low = (std::max)(low, Index{0});
+    high = (std::min)(high, g_.x.h);
+    if (low >= high) return;
+    T* const x_scratch = workers_ + worker * worker_size_;
+    T* const y_scratch = x_scratch + x_size_;
+    const PixelRows<const T> x =
+        fetch_rows<T>(x_, n, group * cx, cx, swapped_ ? padded_ : cx, low, high, x_scratch);
+    const PixelRows<const T> dy =
+        fetch_rows<T>(dy_, n, group * cy, cy, swapped_ ? cy : padded_, begin, end, y_scratch);
+    kernels::ConvWeightsTask<T> task;
+    task.source = {.data = x.data,
+                   .first_row = low,
+                   .row_stride = x.row_stride,
+                   .pixel_stride = x.pixel_stride,
+                   .height = g_.x.h,
+                   .width = g_.x.w,
+                   .channels = cx,
+                   .step_h = g_.stride.h,
+                   .step_w = g_.stride.w,
+                   .taps = taps_.data(),
+                   .tap_count = static_cast<Index>(taps_.size())};
+    task.row_begin = begin;
+    task.row_end = end;
+    task.grid_width = g_.y.w;
+    task.dy = dy.data;
+    task.dy_row_stride = dy.row_stride;
+    task.dy_pixel_stride = dy.pixel_stride;
+    task.singles = singles_;
+    task.vectors = padded_ / layout_.lanes;
+    task.source_by_vectors = swapped_;
+    task.out = out;
+    task.out_stride = padded_;
+    const kernels::ConvTap here{};
+    if (patch_) {
+      T* const patches = y_scratch + y_size_;
+      copy_patches(task, patches);
+      task.source = {.data = patches,
+                     .first_row = begin,
+                     .row_stride = g_.y.w * singles_,
+                     .pixel_stride = singles_,
+                     .height = end,
+                     .width = g_.y.w,
+                     .channels = singles_,
+                     .taps = &here,
+                     .tap_count = 1};
+    }
+    QUERN_DISPATCH_AT(level_, conv_weights<T>(task, runs_.data() + worker * block_rows_));
+  }
+
+  /// Each position's source pixels side by side.
+  void copy_patches(const kernels::ConvWeightsTask<T>& task, T* to) const {
+    const kernels::ConvSource<T>& s = task.source;
+    for (Index i = task.row_begin; i < task.row_end; ++i) {
+      for (Index j = 0; j < task.grid_width; ++j) {
+        for (const kernels::ConvTap& tap : taps_) {
+          const Index h = i * s.step_h + tap.dh, w = j * s.step_w + tap.dw;
+          if (h >= 0 && h < s.height && w >= 0 && w < s.width) {
+            std::copy_n(s.data + (h - s.first_row) * s.row_stride + w * s.pixel_stride, s.channels,
+                        to);
+          } else {
+            std::fill_n(to, s.channels, T{});
+          }
+          to += s.channels;
+        }
+      }
+    }
+  }
+
+  /// Adds the chunks' sums of one group and tap into the weights' layout.
+  void collect(Index group, Index t, std::span<T> dw) const {
+    const Index cx = g_.x_each(), cy = g_.y_each(), taps = g_.taps();
+    const Index first_single = patch_ ? t * cx : 0;
+    const T* const from = parts_ + group * (part_size_ / g_.groups) +
+                          (patch_ ? 0 : t * singles_ * padded_) + first_single * padded_;
+    T* const to = dw.data() + group * cy * cx * taps + taps_[static_cast<std::size_t>(t)].weight;
+    const Index rows = swapped_ ? cy : cx, cols = swapped_ ? cx : cy;
+    for (Index i = 0; i < rows; ++i) {
+      for (Index j = 0; j < cols; ++j) {
+        T sum = T{};
+        for (Index chunk = 0; chunk < chunks_; ++chunk) {
+          sum += from[chunk * part_size_ + i * padded_ + j];
+        }
+        to[swapped_ ? (i * cx + j) * taps : (j * cx + i) * taps] += sum;
+      }
+    }
+  }
+
+  ConvGeometry g_;
+  ImageBatch<const T> x_, dy_;
+  std::vector<kernels::ConvTap> taps_;
+  simd::Level level_;
+  int threads_;
+  kernels::ConvLayout layout_;
+  bool patch_ = false, swapped_ = false;
+  Index singles_ = 0, vector_channels_ = 0, padded_ = 0, out_taps_ = 0;
+  Index part_size_ = 0, chunks_ = 0, chunk_rows_ = 0, block_rows_ = 0;
+  Index x_size_ = 0, y_size_ = 0, patch_size_ = 0, worker_size_ = 0;
+  T* parts_ = nullptr;
+  T* workers_ = nullptr;
+  std::vector<kernels::ConvRun<T>> runs_;
+};
+
+template <class T>
+void conv_backward_weights(const ConvGeometry& g, const T* x, const T* dy, std::span<T> dw,
+                           Tensor<T>& scratch, int threads) {
+  ConvWeightsRunner<T>(g, x, dy, scratch, threads).run(dw);
+}
+
+/// sums[c] += sum over all pixels of channel c.
+template <class T>
+void add_channel_sums(const ImageBatch<const T>& image, Index batch, std::span<T> sums,
+                      int threads) {
+  if (image.channels_last) {
+    add_column_sums<T>(MatrixView<const T>(image.data, {batch * image.pixels(), image.channels}),
+                       sums, threads);
+    return;
+  }
+  parallel_for(
+      image.channels,
+      [&](Index c) {
+        double total = 0;
+        for (Index n = 0; n < batch; ++n) {
+          total += QUERN_DISPATCH(sum(image.at(n, c, 0), static_cast<std::size_t>(image.pixels())));
+        }
+        sums[static_cast<std::size_t>(c)] += static_cast<T>(total);
+      },
+      threads);
+}
+
+}  // namespace detail
+}  // namespace nn
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_NN_DETAIL_CONV_WEIGHTS_HPP
