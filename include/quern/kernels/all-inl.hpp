@@ -5,6 +5,7 @@
 /// else.
 
 #include "quern/kernels/activation-inl.hpp"
+#include "quern/kernels/attention-inl.hpp"
 #include "quern/kernels/box_iou-inl.hpp"
 #include "quern/kernels/columns-inl.hpp"
 #include "quern/kernels/conv-inl.hpp"
