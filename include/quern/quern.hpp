@@ -7,6 +7,8 @@
 #ifndef QUERN_QUERN_HPP
 #define QUERN_QUERN_HPP
 
+#include "quern/attention/attention_options.hpp"
+#include "quern/attention/softmax.hpp"
 #include "quern/boosting/additive.hpp"
 #include "quern/boosting/booster.hpp"
 #include "quern/boosting/callbacks.hpp"
@@ -101,6 +103,7 @@
 #include "quern/ensemble/stacking.hpp"
 #include "quern/ensemble/voting.hpp"
 #include "quern/kernels/activation_types.hpp"
+#include "quern/kernels/attention_types.hpp"
 #include "quern/kernels/box_iou_types.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/kernels/decayed_recurrence.hpp"
