@@ -57,8 +57,10 @@ std::vector<double> naive_sums(const Forest& f, const T* row) {
     for (std::size_t v = 0; v < static_cast<std::size_t>(tree.outputs); ++v) {
       const std::size_t at =
           static_cast<std::size_t>(leaf) * static_cast<std::size_t>(tree.outputs);
-      sums[first + v] +=
+      // Rounded by itself, as packed forests keep it: flags that allow it would fuse the sum.
+      const volatile double part =
           weight * (tree.outputs == 1 ? tree.node(leaf).value : tree.vector_values[at + v]);
+      sums[first + v] += part;
     }
   }
   return sums;
