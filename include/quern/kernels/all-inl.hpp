@@ -12,6 +12,7 @@
 #include "quern/kernels/conv-inl.hpp"
 #include "quern/kernels/decayed_recurrence-inl.hpp"
 #include "quern/kernels/elementwise-inl.hpp"
+#include "quern/kernels/finite-inl.hpp"
 #include "quern/kernels/functors-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
 #include "quern/kernels/lanes-inl.hpp"
