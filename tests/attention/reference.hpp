@@ -111,7 +111,7 @@ template <class Got, class Expected>
 void expect_attention_near(const Got& got, const Expected& expected, double tolerance,
                            std::string_view what) {
   ASSERT_EQ(static_cast<Index>(got.size()), static_cast<Index>(expected.size())) << what;
-  double scale = 1e-3, worst = 0;
+  double scale = 1e-2, worst = 0;
   Index where = 0;
   for (const auto e : expected) scale = (std::max)(scale, std::fabs(static_cast<double>(e)));
   auto e = expected.begin();
