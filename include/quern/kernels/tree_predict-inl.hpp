@@ -76,6 +76,30 @@ HWY_INLINE void lanes_by_8(D d, const std::int8_t* HWY_RESTRICT codes, std::int6
   hn::StoreU(v7, d, leaves + 7 * n);
 }
 
+/// Four: what a tile of 256 rows holds where vectors have 64 lanes. A step's chain, two compares
+/// and a select, is as long there as four steps' work.
+template <class D>
+HWY_INLINE void lanes_by_4(D d, const std::int8_t* HWY_RESTRICT codes, std::int64_t stride,
+                           const LaneNode* HWY_RESTRICT nodes, std::int64_t count,
+                           std::int8_t* HWY_RESTRICT leaves) {
+  const std::size_t n = hn::Lanes(d);
+  auto v0 = hn::Zero(d), v1 = v0, v2 = v0, v3 = v0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int8_t* HWY_RESTRICT c = codes + static_cast<std::int64_t>(nodes[i].column) * stride;
+    const auto code = broadcast4(d, nodes[i].code);
+    const auto first = broadcast4(d, nodes[i].first_leaf);
+    const auto to = broadcast4(d, nodes[i].right_first_leaf);
+    v0 = lane_step(d, c, v0, code, first, to);
+    v1 = lane_step(d, c + n, v1, code, first, to);
+    v2 = lane_step(d, c + 2 * n, v2, code, first, to);
+    v3 = lane_step(d, c + 3 * n, v3, code, first, to);
+  }
+  hn::StoreU(v0, d, leaves);
+  hn::StoreU(v1, d, leaves + n);
+  hn::StoreU(v2, d, leaves + 2 * n);
+  hn::StoreU(v3, d, leaves + 3 * n);
+}
+
 template <class D>
 HWY_INLINE void lanes_by_1(D d, const std::int8_t* HWY_RESTRICT codes, std::int64_t stride,
                            const LaneNode* HWY_RESTRICT nodes, std::int64_t count,
@@ -118,6 +142,9 @@ void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
   std::int64_t r = 0;
   for (; r + 8 * lanes <= rows; r += 8 * lanes) {
     tree_detail::lanes_by_8(d, signed_codes + r, stride, nodes, count, signed_leaves + r);
+  }
+  for (; r + 4 * lanes <= rows; r += 4 * lanes) {
+    tree_detail::lanes_by_4(d, signed_codes + r, stride, nodes, count, signed_leaves + r);
   }
   for (; r < rows; r += lanes) {
     tree_detail::lanes_by_1(d, signed_codes + r, stride, nodes, count, signed_leaves + r);
