@@ -65,10 +65,16 @@ struct Table {
   std::vector<std::vector<std::string>> rows;
 };
 
+/// A picture with words below it: a file beside the page, or a data URI.
+struct Picture {
+  std::string words, uri;
+};
+
 struct Section {
   std::string title, text;
-  Table table;
-  std::vector<Chart> charts;
+  Table table = {};
+  std::vector<Chart> charts = {};
+  std::vector<Picture> pictures = {};
 };
 
 namespace detail {
@@ -159,6 +165,9 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .charts { display: grid; gap: 20px;
   grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); }
 figure { margin: 0; max-width: 620px; }
+.picture { max-width: 100%; margin: 12px 0 0; }
+.picture img { max-width: 100%; image-rendering: pixelated; border-radius: 6px; }
+figcaption { color: var(--soft); font-size: .875rem; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 13px; font-family: inherit; }
 .grid { stroke: var(--line); stroke-width: 1; }
@@ -234,7 +243,13 @@ inline std::string html(const std::string& title, const std::vector<Section>& se
     }
     out += "<div class=\"charts\">";
     for (const Chart& chart : s.charts) out += svg(chart);
-    out += "</div></section>\n";
+    out += "</div>";
+    for (const Picture& picture : s.pictures) {
+      out += "<figure class=\"picture\"><img src=\"" + escape(picture.uri) + "\" alt=\"" +
+             escape(picture.words) + "\"><figcaption>" + escape(picture.words) +
+             "</figcaption></figure>";
+    }
+    out += "</section>\n";
   }
   return out + "</main></body></html>\n";
 }

@@ -119,56 +119,97 @@ HWY_NOINLINE void conv_tile(const T* const* HWY_RESTRICT pointers, std::ptrdiff_
   store_rows<0, kVecs>(d, sums, out);
 }
 
-/// Pixel of a tap, or zeros outside.
-template <class T>
-HWY_INLINE const T* tap_pixel(const ConvSource<T>& s, const ConvTap& tap, std::ptrdiff_t i,
-                              std::ptrdiff_t j, const T* zeros) {
-  const std::ptrdiff_t h = i * s.step_h + tap.dh, w = j * s.step_w + tap.dw;
-  const bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
-  return inside ? s.data + (h - s.first_row) * s.row_stride + w * s.pixel_stride : zeros;
-}
-
 /// A position of the grid.
 struct ConvPlace {
+  std::ptrdiff_t image;
   std::ptrdiff_t i;
   std::ptrdiff_t j;
 };
 
-/// The next `rows` positions' pixels; those past the end are zeros. Returns how many there are.
+/// Where source (h, w) of an image is; it is inside.
+template <class T>
+HWY_INLINE const T* pixel_at(const ConvSource<T>& s, std::ptrdiff_t image, std::ptrdiff_t h,
+                             std::ptrdiff_t w) {
+  return s.data + image * s.image_stride + (h - s.first_row) * s.row_stride + w * s.pixel_stride;
+}
+
+/// The next kRows positions and where their outputs go; `spare` for those past the end, whose place
+/// is the last one again. Returns how many there are.
 template <int kRows, class T>
-HWY_INLINE int gather_pointers(const ConvTask<T>& task, ConvPlace& at, T* const row_y,
-                               std::ptrdiff_t offset, T* spare, T** out) {
-  const ConvSource<T>& s = task.source;
+HWY_INLINE int next_places(const ConvTask<T>& task, ConvPlace& at, std::ptrdiff_t offset, T* spare,
+                           ConvPlace* places, T** out) {
   int count = 0;
   for (int r = 0; r < kRows; ++r) {
-    const bool there = at.i < task.row_end;
-    for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
-      task.pointers[t * kRows + r] =
-          there ? tap_pixel(s, s.taps[t], at.i, at.j, task.zeros) : task.zeros;
-    }
+    places[r] = at;
     out[r] = spare;
-    if (!there) continue;
-    out[r] =
-        row_y + (at.i - task.row_begin) * task.y_row_stride + at.j * task.y_pixel_stride + offset;
+    if (at.image == task.images) {
+      places[r] = places[count - 1];
+      continue;
+    }
+    out[r] = task.y + at.image * task.y_image_stride + (at.i - task.row_begin) * task.y_row_stride +
+             at.j * task.y_pixel_stride + offset;
     ++count;
-    if (++at.j == task.grid_width) at = {at.i + 1, 0};
+    if (++at.j < task.grid_width) continue;
+    at.j = 0;
+    if (++at.i < task.row_end) continue;
+    at = {at.image + 1, task.row_begin, 0};
   }
   return count;
 }
 
-/// The tile's pixels side by side: one run of taps * channels a row.
+/// Pointers to the places' pixels, zeros outside.
 template <int kRows, class T>
-HWY_INLINE void copy_patches(const ConvTask<T>& task) {
+HWY_INLINE void gather_pointers(const ConvTask<T>& task, const ConvPlace* places) {
   const ConvSource<T>& s = task.source;
-  const std::ptrdiff_t each = s.tap_count * s.channels;
   for (int r = 0; r < kRows; ++r) {
-    T* HWY_RESTRICT to = task.patch + r * each;
+    const std::ptrdiff_t top = places[r].i * s.step_h, left = places[r].j * s.step_w;
     for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
-      const T* const from = task.pointers[t * kRows + r];
-      for (std::ptrdiff_t c = 0; c < s.channels; ++c) *to++ = from[c];
+      const std::ptrdiff_t h = top + s.taps[t].dh, w = left + s.taps[t].dw;
+      const bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
+      task.pointers[t * kRows + r] = inside ? pixel_at(s, places[r].image, h, w) : task.zeros;
     }
   }
-  for (int r = 0; r < kRows; ++r) task.pointers[r] = task.patch + r * each;
+}
+
+template <class T>
+HWY_INLINE void copy_run(const T* from, std::ptrdiff_t n, T* HWY_RESTRICT to) {
+  const hn::CappedTag<T, 4> d;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  std::ptrdiff_t k = 0;
+  for (; k + lanes <= n; k += lanes) hn::StoreU(hn::LoadU(d, from + k), d, to + k);
+  for (; k < n; ++k) to[k] = from[k];
+}
+
+/// The pixels of a place's taps side by side.
+template <class T>
+HWY_INLINE void copy_patch(const ConvSource<T>& s, const ConvPlace& place, T* HWY_RESTRICT to) {
+  const std::ptrdiff_t top = place.i * s.step_h, left = place.j * s.step_w;
+  const std::ptrdiff_t whole = s.run * s.channels;
+  for (std::ptrdiff_t t = 0; t < s.tap_count; t += s.run, to += whole) {
+    const std::ptrdiff_t h = top + s.taps[t].dh, w = left + s.taps[t].dw;
+    const bool row_inside = h >= 0 && h < s.height;
+    if (row_inside && w >= 0 && w + s.run <= s.width) {
+      copy_run(pixel_at(s, place.image, h, w), whole, to);
+      continue;
+    }
+    for (std::ptrdiff_t k = 0; k < s.run; ++k) {
+      const bool inside = row_inside && w + k >= 0 && w + k < s.width;
+      for (std::ptrdiff_t c = 0; c < s.channels; ++c) {
+        to[k * s.channels + c] = inside ? pixel_at(s, place.image, h, w + k)[c] : T{0};
+      }
+    }
+  }
+}
+
+/// What a tile reads: pointers to pixels, or to patches.
+template <int kRows, class T>
+HWY_INLINE void gather_sources(const ConvTask<T>& task, const ConvPlace* places) {
+  if (task.patch == nullptr) return gather_pointers<kRows>(task, places);
+  const std::ptrdiff_t each = task.source.tap_count * task.source.channels;
+  for (int r = 0; r < kRows; ++r) {
+    copy_patch(task.source, places[r], task.patch + r * each);
+    task.pointers[r] = task.patch + r * each;
+  }
 }
 
 /// All positions for the panel of channels [first, first + kVecs lanes).
@@ -185,23 +226,25 @@ HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const 
   if (task.bias != nullptr) {
     for (std::ptrdiff_t k = 0; k < (whole ? width : left); ++k) bias[k] = task.bias[first + k];
   }
+  if (task.row_end <= task.row_begin || task.grid_width <= 0) return;
   const ConvSource<T>& s = task.source;
-  ConvPlace at{task.row_begin, 0};
-  while (at.i < task.row_end && task.grid_width > 0) {
+  ConvPlace at{0, task.row_begin, 0};
+  while (at.image < task.images) {
     T* out[kRows];
-    const int count = gather_pointers<kRows>(task, at, task.y, first, buffer, out);
-    if (task.patch != nullptr) copy_patches<kRows>(task);
+    ConvPlace places[kRows];
+    const int count = next_places<kRows>(task, at, first, buffer, places, out);
+    gather_sources<kRows>(task, places);
     const std::ptrdiff_t taps = task.patch != nullptr ? 1 : s.tap_count;
     const std::ptrdiff_t channels = task.patch != nullptr ? s.tap_count * s.channels : s.channels;
     if (whole) {
       conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, out);
       continue;
     }
-    T* places[kRows];
-    for (int r = 0; r < kRows; ++r) places[r] = buffer + r * width;
-    conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, places);
+    T* rows[kRows];
+    for (int r = 0; r < kRows; ++r) rows[r] = buffer + r * width;
+    conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, rows);
     for (int r = 0; r < count; ++r) {
-      for (std::ptrdiff_t k = 0; k < left; ++k) out[r][k] = places[r][k];
+      for (std::ptrdiff_t k = 0; k < left; ++k) out[r][k] = rows[r][k];
     }
   }
 }
@@ -308,10 +351,13 @@ void conv_narrow(const ConvTask<T>& task) {
   const ConvSource<T>& s = task.source;
   const std::ptrdiff_t depth = s.tap_count * s.channels;
   T spare = T{0};
-  detail::ConvPlace at{task.row_begin, 0};
-  while (at.i < task.row_end && task.grid_width > 0) {
+  if (task.row_end <= task.row_begin || task.grid_width <= 0) return;
+  detail::ConvPlace at{0, task.row_begin, 0};
+  while (at.image < task.images) {
     T* out[4];
-    const int count = detail::gather_pointers<4>(task, at, task.y, 0, &spare, out);
+    detail::ConvPlace places[4];
+    const int count = detail::next_places<4>(task, at, 0, &spare, places, out);
+    detail::gather_pointers<4>(task, places);
     for (std::ptrdiff_t o = 0; o < task.outputs; ++o) {
       T sums[4];
       detail::narrow_dots(task.pointers, s.tap_count, s.channels, task.weights + o * depth, sums);
@@ -391,6 +437,18 @@ HWY_INLINE void inside_range(std::ptrdiff_t width, std::ptrdiff_t step, std::ptr
 }
 
 }  // namespace detail
+
+/// Each position's pixels side by side, for conv_weights of few channels: rows of tap_count *
+/// channels.
+template <class T>
+void conv_patches(const ConvWeightsTask<T>& task, T* out) {
+  const std::ptrdiff_t each = task.source.tap_count * task.source.channels;
+  for (std::ptrdiff_t i = task.row_begin; i < task.row_end; ++i) {
+    for (std::ptrdiff_t j = 0; j < task.grid_width; ++j, out += each) {
+      detail::copy_patch(task.source, {0, i, j}, out);
+    }
+  }
+}
 
 /// Adds a task's part of the weights' gradient. \p runs is scratch of one a row of the task.
 template <class T>

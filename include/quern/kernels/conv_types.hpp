@@ -35,25 +35,29 @@ struct ConvSource {
   std::ptrdiff_t first_row = 0;
   std::ptrdiff_t row_stride = 0;
   std::ptrdiff_t pixel_stride = 0;
+  std::ptrdiff_t image_stride = 0;  ///< to the next image
   std::ptrdiff_t height = 0, width = 0;
   std::ptrdiff_t channels = 0;
   std::ptrdiff_t step_h = 1, step_w = 1;
   const ConvTap* taps = nullptr;
   std::ptrdiff_t tap_count = 0;
+  std::ptrdiff_t run = 1;  ///< taps that follow each other pixel by pixel: all come in such runs
 };
 
-/// Outputs of rows [row_begin, row_end) of a grid that is `grid_width` wide.
+/// Outputs of rows [row_begin, row_end) of a grid that is `grid_width` wide, of some images.
 template <class T>
 struct ConvTask {
   ConvSource<T> source;
   std::ptrdiff_t row_begin = 0, row_end = 0;
   std::ptrdiff_t grid_width = 0;
+  std::ptrdiff_t images = 1;
   std::ptrdiff_t outputs = 0;  ///< channels of the output
   const T* weights = nullptr;  ///< conv_pack_weights, or plain rows for conv_narrow
   const T* bias = nullptr;     ///< `outputs` values, or null
   T* y = nullptr;              ///< output of (row_begin, 0)
   std::ptrdiff_t y_row_stride = 0;
   std::ptrdiff_t y_pixel_stride = 0;
+  std::ptrdiff_t y_image_stride = 0;
   const T* zeros = nullptr;      ///< as many as channels
   const T** pointers = nullptr;  ///< scratch: taps * layout rows
   T* patch = nullptr;            ///< scratch: layout rows * taps * channels; null: unused

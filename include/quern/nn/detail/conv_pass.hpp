@@ -113,6 +113,20 @@ struct ConvPhase {
   Index packed = 0;  ///< where its weights begin
 };
 
+/// Taps that follow each other pixel by pixel, if all come in runs of one length.
+[[nodiscard]] inline Index tap_run(const std::vector<kernels::ConvTap>& taps) {
+  const auto follows = [&](std::size_t t) {
+    return taps[t].dh == taps[t - 1].dh && taps[t].dw == taps[t - 1].dw + 1;
+  };
+  std::size_t run = 1;
+  while (run < taps.size() && follows(run)) ++run;
+  if (taps.size() % run != 0) return 1;
+  for (std::size_t t = 1; t < taps.size(); ++t) {
+    if (t % run != 0 && !follows(t)) return 1;
+  }
+  return static_cast<Index>(run);
+}
+
 /// How the kernel is run for a pass.
 enum class ConvForm {
   wide,   ///< vectors of output channels
@@ -186,10 +200,11 @@ ConvPass<T> backward_pass(const ConvGeometry& g, const T* dy, const T* w, const 
     for (Index w0 = 0; w0 < g.stride.w; ++w0) {
       ConvPhase phase;
       phase.origin = {h, w0};
-      for (Index kh = 0; kh < g.kernel.h; ++kh) {
+      // Backwards, so that taps follow each other in the source.
+      for (Index kh = g.kernel.h - 1; kh >= 0; --kh) {
         const Index up = h + g.before.h - kh * g.dilation.h;
         if (floor_div(up, g.stride.h) * g.stride.h != up) continue;
-        for (Index kw = 0; kw < g.kernel.w; ++kw) {
+        for (Index kw = g.kernel.w - 1; kw >= 0; --kw) {
           const Index left = w0 + g.before.w - kw * g.dilation.w;
           const Index tap = kh * g.kernel.w + kw;
           if (floor_div(left, g.stride.w) * g.stride.w != left || !g.counts(tap)) continue;
@@ -216,14 +231,14 @@ class ConvRunner {
   }
 
   void run() {
-    const Index tasks = pass_.batch * blocks_ * pass_.groups;
+    const Index sets = block_count(pass_.batch, images_);
     parallel_for(
-        tasks,
+        sets * blocks_ * pass_.groups,
         [&](Index task) {
           const Index block = task / pass_.groups % blocks_;
           const Index begin = block * block_rows_;
           const Index end = (std::min)(begin + block_rows_, pass_.dest.size.h);
-          run_block(task / pass_.groups / blocks_, begin, end, task % pass_.groups);
+          run_block(task / pass_.groups / blocks_ * images_, begin, end, task % pass_.groups);
         },
         threads_);
   }
@@ -256,6 +271,10 @@ class ConvRunner {
     blocks_ = block_count(height, block_rows_);
     copies_source_ = !pass_.source.channels_last && pass_.channels() > 1;
     copies_dest_ = !pass_.dest.channels_last && pass_.outputs() > 1;
+    // Small images together fill the tiles' last rows.
+    if (blocks_ == 1 && !copies_source_ && !copies_dest_) {
+      images_ = (std::max)(Index{1}, 1024 / (std::max)(Index{1}, pass_.dest.pixels()));
+    }
   }
 
   [[nodiscard]] RowRange source_rows(Index begin, Index end) const {
@@ -348,11 +367,14 @@ class ConvRunner {
                    .first_row = rows.first,
                    .row_stride = source.row_stride,
                    .pixel_stride = source.pixel_stride,
+                   .image_stride = pass_.source.pixels() * pass_.source.channels,
                    .height = pass_.source.size.h,
                    .width = pass_.source.size.w,
                    .channels = channels,
                    .step_h = pass_.source_step.h,
                    .step_w = pass_.source_step.w};
+    task.images = (std::min)(images_, pass_.batch - n);
+    task.y_image_stride = pass_.dest.pixels() * pass_.dest.channels;
     task.outputs = outputs;
     task.bias = pass_.bias == nullptr ? nullptr : pass_.bias + group * outputs;
     task.zeros = zeros_;
@@ -362,6 +384,7 @@ class ConvRunner {
       const RowRange grid = grid_rows(p, begin, end);
       task.source.taps = p.taps.data();
       task.source.tap_count = static_cast<Index>(p.taps.size());
+      task.source.run = source.pixel_stride == channels ? tap_run(p.taps) : 1;
       task.row_begin = grid.first;
       task.row_end = grid.end;
       task.grid_width =
@@ -401,7 +424,7 @@ class ConvRunner {
   kernels::ConvLayout layout_;
   ConvForm form_ = ConvForm::wide;
   Index most_taps_ = 0;
-  Index block_rows_ = 1, blocks_ = 0;
+  Index block_rows_ = 1, blocks_ = 0, images_ = 1;
   bool copies_source_ = false, copies_dest_ = false;
   Index packed_size_ = 0, zeros_size_ = 0, source_size_ = 0, dest_size_ = 0, patch_size_ = 0;
   Index worker_size_ = 0;

@@ -154,7 +154,8 @@ class ConvWeightsRunner {
                    .step_h = g_.stride.h,
                    .step_w = g_.stride.w,
                    .taps = taps_.data(),
-                   .tap_count = static_cast<Index>(taps_.size())};
+                   .tap_count = static_cast<Index>(taps_.size()),
+                   .run = x.pixel_stride == cx ? tap_run(taps_) : 1};
     task.row_begin = begin;
     task.row_end = end;
     task.grid_width = g_.y.w;
@@ -169,7 +170,7 @@ class ConvWeightsRunner {
     const kernels::ConvTap here{};
     if (patch_) {
       T* const patches = y_scratch + y_size_;
-      copy_patches(task, patches);
+      QUERN_DISPATCH_AT(level_, conv_patches<T>(task, patches));
       task.source = {.data = patches,
                      .first_row = begin,
                      .row_stride = g_.y.w * singles_,
@@ -181,25 +182,6 @@ class ConvWeightsRunner {
                      .tap_count = 1};
     }
     QUERN_DISPATCH_AT(level_, conv_weights<T>(task, runs_.data() + worker * block_rows_));
-  }
-
-  /// Each position's source pixels side by side.
-  void copy_patches(const kernels::ConvWeightsTask<T>& task, T* to) const {
-    const kernels::ConvSource<T>& s = task.source;
-    for (Index i = task.row_begin; i < task.row_end; ++i) {
-      for (Index j = 0; j < task.grid_width; ++j) {
-        for (const kernels::ConvTap& tap : taps_) {
-          const Index h = i * s.step_h + tap.dh, w = j * s.step_w + tap.dw;
-          if (h >= 0 && h < s.height && w >= 0 && w < s.width) {
-            std::copy_n(s.data + (h - s.first_row) * s.row_stride + w * s.pixel_stride, s.channels,
-                        to);
-          } else {
-            std::fill_n(to, s.channels, T{});
-          }
-          to += s.channels;
-        }
-      }
-    }
   }
 
   /// Adds the chunks' sums of one group and tap into the weights' layout.
