@@ -31,7 +31,7 @@ class ActivationKernels : public ::testing::Test {
     for (const double far : {-60.0, -20.0, 20.0, 60.0}) x.push_back(static_cast<T>(far));
     return x;
   }
-  /// |error| <= 8 u max(1, |x|): the bound of activation_types.hpp.
+  /// |error| <= 16 u max(1, |x|): the bound of activation_types.hpp.
   template <class F, class Value, class Slope>
   static void check(const F& f, const Value& value, const Slope& slope) {
     const std::vector<T> x = points();
@@ -43,7 +43,7 @@ class ActivationKernels : public ::testing::Test {
       QUERN_DISPATCH(transform(f, x.data(), x.size(), y.data()));
       QUERN_DISPATCH(transform_gradient(f, x.data(), ones.data(), x.size(), d.data()));
       for (std::size_t i = 0; i < x.size(); ++i) {
-        const Wide at = x[i], bound = 8 * unit * (std::max)(Wide{1}, std::fabs(at));
+        const Wide at = x[i], bound = 16 * unit * (std::max)(Wide{1}, std::fabs(at));
         ASSERT_LE(apart(y[i], value(at)), bound) << x[i];
         ASSERT_LE(apart(d[i], slope(at)), bound) << x[i];
       }

@@ -100,6 +100,8 @@ TEST(NnConv, GradientsAgainstFiniteDifferences) {
       {10, 6, {.kernel = 1, .groups = 2, .bias = false}},
       {8, 17, {.kernel = 2, .dilation = 2}},
       {4, 4, {.kernel = 3, .padding = 1, .groups = 4}},
+      {9, 9, {.kernel = {2, 3}, .stride = 2, .padding = 1, .groups = 9}},
+      {9, 9, {.kernel = 3, .stride = 2, .groups = 9}, true},
       {3, 2, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::a}},
       {9, 2, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::b}},
       {5, 9, {.kernel = 3, .stride = 2, .padding = 1, .output_padding = 1}, true},
@@ -214,8 +216,10 @@ TEST(NnConv, SameBitsForAnyThreads) {
     const bool last = layout == nn::Layout::channels_last;
     const nn::Tensor<float> x =
         random_tensor<float>(last ? nn::Extents{5, 40, 30, 20} : nn::Extents{5, 20, 40, 30}, 4);
+    const auto alone = make<float>({20, 20, {.kernel = 3, .padding = 1, .groups = 20}}, layout);
     check_threads(*conv, x);
     check_threads(*up, x);
+    check_threads(*alone, x);
   }
 }
 

@@ -5,7 +5,7 @@
 /// Softplus). What they and their derivatives do to a vector is in activation-inl.hpp. All are
 /// functors: products may apply them within their registers (StoreActivated).
 ///
-/// Errors at every level: |error| <= 8 u max(1, |x|), u = 2^-24 (2^-53), of the function and of
+/// Errors at every level: |error| <= 16 u max(1, |x|), u = 2^-24 (2^-53), of the function and of
 /// its derivative; relative where the function is x times a sigmoid (Silu, GeluTanh, for inputs
 /// above -80).
 

@@ -436,6 +436,24 @@ HWY_INLINE void inside_range(std::ptrdiff_t width, std::ptrdiff_t step, std::ptr
   if (*first > *end) *first = *end;
 }
 
+/// A tap's operands along each row of the task: `single` is the source, unless that is the one that
+/// is read by vectors.
+template <class T>
+HWY_INLINE void tap_runs(const ConvWeightsTask<T>& task, const ConvTap& tap, ConvRun<T>* runs) {
+  const ConvSource<T>& s = task.source;
+  std::ptrdiff_t first = 0, end = 0;
+  inside_range(s.width, s.step_w, tap.dw, task.grid_width, &first, &end);
+  for (std::ptrdiff_t i = task.row_begin; i < task.row_end; ++i, ++runs) {
+    const std::ptrdiff_t h = i * s.step_h + tap.dh;
+    const bool inside = h >= 0 && h < s.height && end > first;
+    const T* const x = inside ? pixel_at(s, 0, h, first * s.step_w + tap.dw) : s.data;
+    const T* const y =
+        task.dy + (i - task.row_begin) * task.dy_row_stride + first * task.dy_pixel_stride;
+    *runs = {task.source_by_vectors ? y : x, task.source_by_vectors ? x : y,
+             inside ? end - first : 0};
+  }
+}
+
 }  // namespace detail
 
 /// Each position's pixels side by side, for conv_weights of few channels: rows of tap_count *
@@ -458,20 +476,7 @@ void conv_weights(const ConvWeightsTask<T>& task, ConvRun<T>* runs) {
   const std::ptrdiff_t source_step = s.step_w * s.pixel_stride;
   T* out = task.out;
   for (std::ptrdiff_t t = 0; t < s.tap_count; ++t, out += task.singles * task.out_stride) {
-    const ConvTap& tap = s.taps[t];
-    std::ptrdiff_t first = 0, end = 0;
-    detail::inside_range(s.width, s.step_w, tap.dw, task.grid_width, &first, &end);
-    for (std::ptrdiff_t i = task.row_begin; i < task.row_end; ++i) {
-      const std::ptrdiff_t h = i * s.step_h + tap.dh;
-      const bool inside = h >= 0 && h < s.height && end > first;
-      const T* const x = inside ? s.data + (h - s.first_row) * s.row_stride +
-                                      (first * s.step_w + tap.dw) * s.pixel_stride
-                                : s.data;
-      const T* const y =
-          task.dy + (i - task.row_begin) * task.dy_row_stride + first * task.dy_pixel_stride;
-      runs[i - task.row_begin] = {task.source_by_vectors ? y : x, task.source_by_vectors ? x : y,
-                                  inside ? end - first : 0};
-    }
+    detail::tap_runs(task, s.taps[t], runs);
     const std::ptrdiff_t single_step = task.source_by_vectors ? task.dy_pixel_stride : source_step;
     const std::ptrdiff_t vector_step = task.source_by_vectors ? source_step : task.dy_pixel_stride;
     std::ptrdiff_t left = task.vectors;

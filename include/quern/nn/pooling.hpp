@@ -10,17 +10,18 @@
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
 #include "quern/nn/layer.hpp"
 #include "quern/nn/layout.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -107,6 +108,32 @@ class PoolLayer : public Layer<T> {
         },
         threads);
   }
+  /// fn(n, row of the output): in parallel, a task is a few rows.
+  template <class Fn>
+  void for_rows(const PoolGeometry& g, int threads, Fn&& fn) const {
+    const Index rows = g.batch * g.out_h;
+    const Index step = (std::max)(Index{1}, 16384 / (std::max)(g.out_w * g.channels, Index{1}));
+    parallel_for(
+        block_count(rows, step),
+        [&](Index block) {
+          const BlockRange range = block_range(rows, step, block);
+          for (Index k = range.begin; k < range.end; ++k) fn(k / g.out_h, k % g.out_h);
+        },
+        threads);
+  }
+  /// fn(h, w) for each pixel of a window that lies inside, row by row.
+  template <class Fn>
+  void for_window(const PoolGeometry& g, Index i, Index j, Fn&& fn) const {
+    const PoolOptions& o = options_;
+    for (Index u = 0; u < o.kernel.h; ++u) {
+      const Index h = i * o.stride.h - o.padding.h + u * o.dilation.h;
+      if (h < 0 || h >= g.in_h) continue;
+      for (Index v = 0; v < o.kernel.w; ++v) {
+        const Index w = j * o.stride.w - o.padding.w + v * o.dilation.w;
+        if (w >= 0 && w < g.in_w) fn(h, w);
+      }
+    }
+  }
   /// Where a plane begins, in the input or the output.
   [[nodiscard]] Index plane_at(const PoolGeometry& g, Index n, Index channel, Index pixels) const {
     return last() ? n * pixels * g.channels + channel : (n * g.channels + channel) * pixels;
@@ -155,6 +182,12 @@ class MaxPool2d final : public detail::PoolLayer<T> {
     const detail::PoolGeometry g = this->geometry(in.shape());
     std::vector<std::int64_t>& indices = cache.integers(0);
     indices.resize(static_cast<std::size_t>(out.size()));
+    if (this->last()) {
+      this->for_rows(g, cache.context.threads, [&](Index n, Index i) {
+        largest_of_row(g, in.data(), n, i, out.data(), indices.data());
+      });
+      return;
+    }
     this->for_planes(g, cache.context.threads, [&](Index n, Index channel) {
       const T* const x = in.data() + this->plane_at(g, n, channel, g.in_plane());
       const Index at = this->plane_at(g, n, channel, g.out_plane());
@@ -170,6 +203,18 @@ class MaxPool2d final : public detail::PoolLayer<T> {
     if (din.null()) return;
     const detail::PoolGeometry g = this->geometry(din.shape());
     const std::vector<std::int64_t>& indices = cache.integers(0);
+    if (this->last()) {
+      const auto image = [&](Index n) {
+        T* const dx = din.data() + n * g.in_plane() * g.channels;
+        std::fill_n(dx, g.in_plane() * g.channels, T{});
+        const Index begin = n * g.out_plane() * g.channels;
+        for (Index k = begin; k < begin + g.out_plane() * g.channels; ++k) {
+          dx[indices[static_cast<std::size_t>(k)] * g.channels + k % g.channels] += dout[k];
+        }
+      };
+      parallel_for(g.batch, image, cache.context.threads);
+      return;
+    }
     this->for_planes(g, cache.context.threads, [&](Index n, Index channel) {
       T* const dx = din.data() + this->plane_at(g, n, channel, g.in_plane());
       const Index at = this->plane_at(g, n, channel, g.out_plane());
@@ -182,23 +227,39 @@ class MaxPool2d final : public detail::PoolLayer<T> {
   }
 
  private:
-  /// Place of the largest value of a window.
-  [[nodiscard]] Index largest(const detail::PoolGeometry& g, const T* x, Index i, Index j) const {
-    const PoolOptions& o = this->options_;
-    Index best = -1;
-    for (Index u = 0; u < o.kernel.h; ++u) {
-      const Index h = i * o.stride.h - o.padding.h + u * o.dilation.h;
-      if (h < 0 || h >= g.in_h) continue;
-      for (Index v = 0; v < o.kernel.w; ++v) {
-        const Index w = j * o.stride.w - o.padding.w + v * o.dilation.w;
-        if (w < 0 || w >= g.in_w) continue;
-        const Index at = h * g.in_w + w;
-        const T value = x[at * g.pixel_stride];
-        if (best < 0) best = at;
-        const T before = x[best * g.pixel_stride];
-        if (value > before || (is_nan_bits(value) && !is_nan_bits(before))) best = at;
+  /// A row of windows, all channels at once.
+  void largest_of_row(const detail::PoolGeometry& g, const T* in, Index n, Index i, T* out,
+                      std::int64_t* indices) const {
+    using Number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+    const auto channels = static_cast<std::size_t>(g.channels);
+    std::vector<const T*> pixels;
+    std::vector<Index> places;
+    std::vector<Number> which(channels);
+    for (Index j = 0; j < g.out_w; ++j) {
+      pixels.clear();
+      places.clear();
+      this->for_window(g, i, j, [&](Index h, Index w) {
+        places.push_back(h * g.in_w + w);
+        pixels.push_back(in + (n * g.in_plane() + places.back()) * g.channels);
+      });
+      const Index at = ((n * g.out_h + i) * g.out_w + j) * g.channels;
+      QUERN_DISPATCH(
+          max_pool_pixel(pixels.data(), pixels.size(), channels, out + at, which.data()));
+      for (std::size_t c = 0; c < channels; ++c) {
+        indices[at + static_cast<Index>(c)] = places[static_cast<std::size_t>(which[c])];
       }
     }
+  }
+  /// Place of the largest value of a window.
+  [[nodiscard]] Index largest(const detail::PoolGeometry& g, const T* x, Index i, Index j) const {
+    Index best = -1;
+    this->for_window(g, i, j, [&](Index h, Index w) {
+      const Index at = h * g.in_w + w;
+      const T value = x[at * g.pixel_stride];
+      if (best < 0) best = at;
+      const T before = x[best * g.pixel_stride];
+      if (value > before || (is_nan_bits(value) && !is_nan_bits(before))) best = at;
+    });
     return (std::max)(best, Index{0});
   }
 };
@@ -223,6 +284,11 @@ class AvgPool2d final : public detail::PoolLayer<T> {
  protected:
   void compute(TensorView<const T> in, TensorView<T> out, Cache<T>& cache) const override {
     const detail::PoolGeometry g = this->geometry(in.shape());
+    if (this->last()) {
+      this->for_rows(g, cache.context.threads,
+                     [&](Index n, Index i) { means_of_row(g, in.data(), n, i, out.data()); });
+      return;
+    }
     this->for_planes(g, cache.context.threads, [&](Index n, Index channel) {
       const T* const x = in.data() + this->plane_at(g, n, channel, g.in_plane());
       T* const y = out.data() + this->plane_at(g, n, channel, g.out_plane());
@@ -242,6 +308,12 @@ class AvgPool2d final : public detail::PoolLayer<T> {
                      GradientsView<T> /*gradients*/) const override {
     if (din.null()) return;
     const detail::PoolGeometry g = this->geometry(din.shape());
+    if (this->last()) {
+      parallel_for(
+          g.batch, [&](Index n) { spread_image(g, dout.data(), n, din.data()); },
+          cache.context.threads);
+      return;
+    }
     this->for_planes(g, cache.context.threads, [&](Index n, Index channel) {
       T* const dx = din.data() + this->plane_at(g, n, channel, g.in_plane());
       const T* const dy = dout.data() + this->plane_at(g, n, channel, g.out_plane());
@@ -262,6 +334,32 @@ class AvgPool2d final : public detail::PoolLayer<T> {
   struct Window {
     Index top, bottom, left, right, count;
   };
+  void means_of_row(const detail::PoolGeometry& g, const T* in, Index n, Index i, T* out) const {
+    std::vector<const T*> pixels;
+    for (Index j = 0; j < g.out_w; ++j) {
+      pixels.clear();
+      this->for_window(g, i, j, [&](Index h, Index w) {
+        pixels.push_back(in + ((n * g.in_h + h) * g.in_w + w) * g.channels);
+      });
+      const T share = T{1} / static_cast<T>(window(g, i, j).count);
+      QUERN_DISPATCH(mean_pool_pixel(pixels.data(), pixels.size(),
+                                     static_cast<std::size_t>(g.channels), share,
+                                     out + ((n * g.out_h + i) * g.out_w + j) * g.channels));
+    }
+  }
+  void spread_image(const detail::PoolGeometry& g, const T* dout, Index n, T* din) const {
+    T* const dx = din + n * g.in_plane() * g.channels;
+    std::fill_n(dx, g.in_plane() * g.channels, T{});
+    for (Index p = 0; p < g.out_plane(); ++p) {
+      const T* const dy = dout + (n * g.out_plane() + p) * g.channels;
+      const Index i = p / g.out_w, j = p % g.out_w;
+      const T share = T{1} / static_cast<T>(window(g, i, j).count);
+      this->for_window(g, i, j, [&](Index h, Index w) {
+        QUERN_DISPATCH(axpy(share, dy, static_cast<std::size_t>(g.channels),
+                            dx + (h * g.in_w + w) * g.channels));
+      });
+    }
+  }
   [[nodiscard]] Window window(const detail::PoolGeometry& g, Index i, Index j) const {
     const PoolOptions& o = this->options_;
     const Index top = i * o.stride.h - o.padding.h, left = j * o.stride.w - o.padding.w;

@@ -129,9 +129,10 @@ struct ConvPhase {
 
 /// How the kernel is run for a pass.
 enum class ConvForm {
-  wide,   ///< vectors of output channels
-  patch,  ///< the same, a tile's source copied side by side: few source channels
-  narrow  ///< vectors of source channels: few output channels
+  wide,      ///< vectors of output channels
+  patch,     ///< the same, a tile's source copied side by side: few source channels
+  narrow,    ///< vectors of source channels: few output channels
+  depthwise  ///< each channel by itself: vectors of channels
 };
 
 /// From source to destination: a convolution or the gradient of its input.
@@ -251,12 +252,17 @@ class ConvRunner {
   };
 
   void choose_form() {
+    // A group a channel is no group: all channels at once.
+    const bool depthwise = pass_.groups > 1 && pass_.channels() == 1 && pass_.outputs() == 1;
+    if (depthwise) pass_.groups = 1;
     const Index channels = pass_.channels(), outputs = pass_.outputs();
     std::size_t most = 0;
     for (const ConvPhase& p : pass_.phases) most = (std::max)(most, p.taps.size());
     most_taps_ = static_cast<Index>(most);
     form_ = ConvForm::wide;
-    if (outputs <= 4 && channels >= 8) {
+    if (depthwise) {
+      form_ = ConvForm::depthwise;
+    } else if (outputs <= 4 && channels >= 8) {
       form_ = ConvForm::narrow;
     } else if (channels < 8 && most_taps_ > 1) {
       form_ = ConvForm::patch;
@@ -302,7 +308,8 @@ class ConvRunner {
     Index packed = 0;
     for (ConvPhase& p : pass_.phases) {
       p.packed = packed;
-      const Index depth = static_cast<Index>(p.taps.size()) * pass_.channels();
+      const bool alone = form_ == ConvForm::depthwise;
+      const Index depth = static_cast<Index>(p.taps.size()) * (alone ? 1 : pass_.channels());
       packed += rounded(QUERN_DISPATCH_AT(level_, conv_packed_size<T>(pass_.outputs(), depth)));
     }
     packed_size_ = packed;
@@ -337,6 +344,12 @@ class ConvRunner {
       for (const ConvPhase& p : pass_.phases) {
         T* to = packed_ + g * packed_size_ + p.packed;
         const auto count = static_cast<Index>(p.taps.size());
+        if (form_ == ConvForm::depthwise) {
+          for (const kernels::ConvTap& tap : p.taps) {
+            for (Index c = 0; c < channels; ++c) *to++ = w[tap.weight + c * pass_.group_stride];
+          }
+          continue;
+        }
         if (form_ != ConvForm::narrow) {
           QUERN_DISPATCH_AT(level_,
                             conv_pack_weights<T>(w, pass_.channel_stride, pass_.output_stride,
@@ -406,6 +419,8 @@ class ConvRunner {
   void run_task(const kernels::ConvTask<T>& task) const {
     if (form_ == ConvForm::narrow) {
       QUERN_DISPATCH_AT(level_, conv_narrow<T>(task));
+    } else if (form_ == ConvForm::depthwise) {
+      QUERN_DISPATCH_AT(level_, conv_depthwise<T>(task));
     } else {
       QUERN_DISPATCH_AT(level_, conv_wide<T>(task));
     }

@@ -38,6 +38,8 @@ class ConvWeightsRunner {
         level_(simd::active_level()),
         threads_(threads) {
     layout_ = QUERN_DISPATCH_AT(level_, conv_layout<T>());
+    depthwise_ = g.groups > 1 && g.x_each() == 1 && g.y_each() == 1;
+    if (depthwise_) g_.groups = 1;
     choose_form();
     choose_chunks();
     lay_out(scratch);
@@ -63,6 +65,12 @@ class ConvWeightsRunner {
 
   void choose_form() {
     const Index cx = g_.x_each(), cy = g_.y_each(), lanes = layout_.lanes;
+    if (depthwise_) {
+      singles_ = 1;
+      padded_ = rounded(cy, lanes);
+      out_taps_ = static_cast<Index>(taps_.size());
+      return;
+    }
     // Fewer singles than a tile has rows leave most of its sums empty.
     const auto cost = [&](Index singles, Index vectors) {
       return (std::max)(singles, Index{4}) * rounded(vectors, lanes);
@@ -73,15 +81,14 @@ class ConvWeightsRunner {
     swapped_ = scale * cost(cy, cx) < cost(singles, cy);
     if (swapped_) patch_ = false;
     singles_ = swapped_ ? cy : (patch_ ? singles : cx);
-    vector_channels_ = swapped_ ? cx : cy;
-    padded_ = rounded(vector_channels_, lanes);
+    padded_ = rounded(swapped_ ? cx : cy, lanes);
     out_taps_ = patch_ ? 1 : static_cast<Index>(taps_.size());
   }
 
   /// Rows of y over all images, cut into equal chunks.
   void choose_chunks() {
     const double work = static_cast<double>(g_.batch * g_.y.h * g_.y.w) *
-                        static_cast<double>(g_.y_channels * g_.x_each()) *
+                        static_cast<double>(g_.y_channels * (depthwise_ ? 1 : g_.x_each())) *
                         static_cast<double>(taps_.size());
     part_size_ = g_.groups * out_taps_ * singles_ * padded_;
     const Index by_work = static_cast<Index>(work / 1e7);
@@ -102,7 +109,7 @@ class ConvWeightsRunner {
       high = (std::max)(high, tap.dh);
     }
     const Index source_rows = (std::min)(g_.x.h, (block_rows_ - 1) * g_.stride.h + high - low + 1);
-    const Index x_padded = swapped_ ? padded_ : g_.x_each();
+    const Index x_padded = swapped_ || depthwise_ ? padded_ : g_.x_each();
     const Index y_padded = swapped_ ? g_.y_each() : padded_;
     x_size_ = rounded(source_rows * g_.x.w * x_padded, 16);
     y_size_ = rounded(block_rows_ * g_.y.w * y_padded, 16);
@@ -139,8 +146,8 @@ class ConvWeightsRunner {
     if (low >= high) return;
     T* const x_scratch = workers_ + worker * worker_size_;
     T* const y_scratch = x_scratch + x_size_;
-    const PixelRows<const T> x =
-        fetch_rows<T>(x_, n, group * cx, cx, swapped_ ? padded_ : cx, low, high, x_scratch);
+    const PixelRows<const T> x = fetch_rows<T>(
+        x_, n, group * cx, cx, swapped_ || depthwise_ ? padded_ : cx, low, high, x_scratch);
     const PixelRows<const T> dy =
         fetch_rows<T>(dy_, n, group * cy, cy, swapped_ ? cy : padded_, begin, end, y_scratch);
     kernels::ConvWeightsTask<T> task;
@@ -167,6 +174,11 @@ class ConvWeightsRunner {
     task.source_by_vectors = swapped_;
     task.out = out;
     task.out_stride = padded_;
+    if (depthwise_) {
+      QUERN_DISPATCH_AT(level_,
+                        conv_depthwise_weights<T>(task, runs_.data() + worker * block_rows_));
+      return;
+    }
     const kernels::ConvTap here{};
     if (patch_) {
       T* const patches = y_scratch + y_size_;
@@ -186,6 +198,7 @@ class ConvWeightsRunner {
 
   /// Adds the chunks' sums of one group and tap into the weights' layout.
   void collect(Index group, Index t, std::span<T> dw) const {
+    if (depthwise_) return collect_depthwise(t, dw);
     const Index cx = g_.x_each(), cy = g_.y_each(), taps = g_.taps();
     const Index first_single = patch_ ? t * cx : 0;
     const T* const from = parts_ + group * (part_size_ / g_.groups) +
@@ -203,14 +216,25 @@ class ConvWeightsRunner {
     }
   }
 
+  void collect_depthwise(Index t, std::span<T> dw) const {
+    T* const to = dw.data() + taps_[static_cast<std::size_t>(t)].weight;
+    for (Index c = 0; c < g_.y_channels; ++c) {
+      T sum = T{};
+      for (Index chunk = 0; chunk < chunks_; ++chunk) {
+        sum += parts_[chunk * part_size_ + t * padded_ + c];
+      }
+      to[c * g_.taps()] += sum;
+    }
+  }
+
   ConvGeometry g_;
   ImageBatch<const T> x_, dy_;
   std::vector<kernels::ConvTap> taps_;
   simd::Level level_;
   int threads_;
   kernels::ConvLayout layout_;
-  bool patch_ = false, swapped_ = false;
-  Index singles_ = 0, vector_channels_ = 0, padded_ = 0, out_taps_ = 0;
+  bool patch_ = false, swapped_ = false, depthwise_ = false;
+  Index singles_ = 0, padded_ = 0, out_taps_ = 0;
   Index part_size_ = 0, chunks_ = 0, chunk_rows_ = 0, block_rows_ = 0;
   Index x_size_ = 0, y_size_ = 0, patch_size_ = 0, worker_size_ = 0;
   T* parts_ = nullptr;
