@@ -156,6 +156,34 @@ TEST(CocoTest, VariantsEqualPycocotools) {
   EXPECT_GT(detection::coco_stats(right)[0].value, 0.3);
 }
 
+// Boxes beside masks or key points: a detection's area is its box's there.
+TEST(CocoTest, QuirksEqualPycocotoolsInItsOwnWay) {
+  const json expected = load("coco_quirks_expected.json");
+  const auto check = [&](const std::string& name, const std::string& kind, CocoOptions options) {
+    SCOPED_TRACE(name);
+    options.compat = true;
+    json found = load("coco_" + kind + "_dt.json");
+    for (std::size_t k = 0; k < found.size(); ++k) {
+      if (name.find("boxed") == std::string::npos) break;
+      found[k]["bbox"] = {10, 10, 20 + 7 * k % 150, 30};
+    }
+    const io::CocoReadOptions read{.target = options.target};
+    const auto data = io::read_coco(reference("coco_" + kind + "_gt.json"), read);
+    const auto results = io::parse_coco_results(found.dump(), data, read);
+    expect_stats(detection::evaluate(data, results.detections, options), expected[name]);
+  };
+  CocoOptions points = CocoOptions::of(CocoTarget::keypoints), boxes;
+  check("segm_boxed", "segm", CocoOptions::of(CocoTarget::masks));
+  check("keypoints_boxed", "keypoints", points);
+  points.use_categories = false;
+  check("keypoints_use_cats0", "keypoints", points);
+  points.use_categories = true;
+  points.max_detections = {3};
+  check("keypoints_maxdets_3", "keypoints", points);
+  boxes.max_detections = {1, 2, 3, 100};
+  check("bbox_maxdets_1_2_3_100", "bbox", boxes);
+}
+
 TEST(CocoTest, EdgeCasesEqualPycocotoolsInItsOwnWay) {
   for (const json& c : load("coco_edge_cases.json")) {
     SCOPED_TRACE(c["name"].get<std::string>());
@@ -321,6 +349,19 @@ void expect_refused(const std::string& from, const std::string& to, const std::s
   text.replace(text.find(from), from.size(), to);
   const std::string message = refusal([&] { (void)io::parse_coco(text, {.target = target}, "g"); });
   EXPECT_NE(message.find(why), std::string::npos) << message;
+}
+
+// Ids of other systems fill 64 bits; a double would join neighbours.
+TEST(CocoTest, IdsOf64BitsAreExact) {
+  for (const char* id : {"9223372036854775807", "9007199254740993", "-9007199254740993",
+                         "999999999999999999", "-12", "0"}) {
+    std::string text = kGood;
+    text.replace(text.find("\"id\": 7"), 7, std::string("\"id\": ") + id);
+    EXPECT_EQ(std::to_string(io::parse_coco(text).truths[0].id), id);
+  }
+  for (const char* id : {"9223372036854775808", "99999999999999999999", "0.5", "-", "1e17"}) {
+    expect_refused("\"id\": 7", std::string("\"id\": ") + id, "expected a");
+  }
 }
 
 TEST(CocoTest, RefusesWithThePlace) {

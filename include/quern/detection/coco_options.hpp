@@ -44,8 +44,9 @@ struct CocoOptions {
   std::vector<double> sigmas = coco_sigmas();   ///< one a key point
   bool use_categories = true;                   ///< false: all classes are one
   /// pycocotools' numbers where it is wrong: annotations of id 0 are never found, `ignore` is
-  /// forgotten, AP is -1 unless max_detections holds 100, detections of unknown classes are
-  /// dropped.
+  /// forgotten, AP is -1 unless max_detections holds 100 (key points: all numbers, unless it holds
+  /// 20), the other numbers are at the third limit, a detection that has a box has the box's area,
+  /// key points of classes that are one are never found, detections of unknown classes are dropped.
   bool compat = false;
   /// LVIS: max_detections bounds those of an image over all classes; classes that an image neither
   /// has nor is known not to have do not count there; no crowds.

@@ -14,6 +14,7 @@
 #include "quern/detection/coco_options.hpp"
 #include "quern/detection/data.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -115,18 +116,39 @@ inline std::string at_text(const char* name, std::int64_t limit) {
   return std::string(name) + "@" + std::to_string(limit);
 }
 
+/// Place of a limit; past the last when it is none of them.
+inline std::size_t place_of_limit(const std::vector<std::int64_t>& limits, std::int64_t limit) {
+  return static_cast<std::size_t>(std::find(limits.begin(), limits.end(), limit) - limits.begin());
+}
+
+/// Place of the limit of COCO's numbers: the last, as pycocotools has it for three. `compat`: the
+/// third, and for key points the one of 20 detections.
+inline std::size_t limit_of_stats(const CocoOptions& o) {
+  if (o.compat && o.target == CocoTarget::keypoints) return place_of_limit(o.max_detections, 20);
+  if (o.compat && o.max_detections.size() > 3) return 2;
+  return o.max_detections.size() - 1;
+}
+
 }  // namespace detail
 
 /// The numbers of COCO's table in its order: boxes and masks AP, AP50, AP75, APs, APm, APl, AR at
 /// the first two limits and the last, ARs, ARm, ARl; key points AP, AP50, AP75, APm, APl, AR, AR50,
 /// AR75, ARm, ARl. All but the first two AR are at the last limit.
 [[nodiscard]] inline std::vector<CocoStat> coco_stats(const CocoResult& result) {
-  const auto ap = [&](const CocoSelect& s) { return result.average_precision(s); };
-  const auto ar = [&](const CocoSelect& s) { return result.average_recall(s); };
+  const bool keypoints = result.options.target == CocoTarget::keypoints;
+  const std::size_t at = detail::limit_of_stats(result.options);
+  const auto ap = [&](CocoSelect s) {
+    s.limit = at;
+    return result.average_precision(s);
+  };
+  const auto ar = [&](CocoSelect s) {
+    if (!s.limit) s.limit = at;
+    return result.average_recall(s);
+  };
   const std::vector<std::int64_t>& limits = result.options.max_detections;
   std::vector<CocoStat> stats = {
       {"AP", ap({})}, {"AP50", ap({.iou = 0.5})}, {"AP75", ap({.iou = 0.75})}};
-  if (result.options.target == CocoTarget::keypoints) {
+  if (keypoints) {
     stats.push_back({"APm", ap({.area = "medium"})});
     stats.push_back({"APl", ap({.area = "large"})});
     stats.push_back({"AR", ar({})});
@@ -138,18 +160,16 @@ inline std::string at_text(const char* name, std::int64_t limit) {
   }
   if (result.options.compat) {
     // There the first number alone is looked for at 100 detections.
-    stats[0].value = -1;
-    for (std::size_t m = 0; m < limits.size(); ++m) {
-      if (limits[m] == 100) stats[0].value = ap({.limit = m});
-    }
+    stats[0].value = result.average_precision({.limit = detail::place_of_limit(limits, 100)});
   }
   stats.push_back({"APs", ap({.area = "small"})});
   stats.push_back({"APm", ap({.area = "medium"})});
   stats.push_back({"APl", ap({.area = "large"})});
   const std::size_t second = limits.size() > 1 ? 1 : 0;
+  const std::size_t last = (std::min)(at, limits.size() - 1);
   stats.push_back({detail::at_text("AR", limits.front()), ar({.limit = std::size_t{0}})});
   stats.push_back({detail::at_text("AR", limits[second]), ar({.limit = second})});
-  stats.push_back({detail::at_text("AR", limits.back()), ar({})});
+  stats.push_back({detail::at_text("AR", limits[last]), ar({})});
   stats.push_back({"ARs", ar({.area = "small"})});
   stats.push_back({"ARm", ar({.area = "medium"})});
   stats.push_back({"ARl", ar({.area = "large"})});

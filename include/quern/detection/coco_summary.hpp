@@ -12,10 +12,12 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace detection {
@@ -53,12 +55,14 @@ inline std::string_view area_text(std::string_view stat) {
 [[nodiscard]] inline std::string coco_summary(const CocoResult& result,
                                               std::span<const CocoStat> stats) {
   std::string lines;
+  const std::vector<std::int64_t>& limits = result.options.max_detections;
+  const std::size_t place = detail::limit_of_stats(result.options);
+  const std::string main = place < limits.size() ? std::to_string(limits[place]) : "20";
   for (const CocoStat& s : stats) {
     const std::string_view name = s.name;
     const std::size_t at = name.find('@');
-    const std::string limit = at == std::string_view::npos
-                                  ? std::to_string(result.options.max_detections.back())
-                                  : std::string(name.substr(at + 1));
+    const std::string limit =
+        at == std::string_view::npos ? main : std::string(name.substr(at + 1));
     const bool recall = name.substr(0, 2) == "AR";
     std::array<char, 160> line{};
     std::snprintf(line.data(), line.size(),

@@ -62,8 +62,11 @@ inline double pairwise_sum(std::span<const double> x) {
   for (std::size_t i = 0; i < n; ++i) visible += truth[3 * i + 2] > 0 ? 1U : 0U;
   const double x0 = box.x - box.w, x1 = box.x + 2 * box.w;
   const double y0 = box.y - box.h, y1 = box.y + 2 * box.h;
-  thread_local std::vector<double> terms;
-  terms.clear();
+  // COCO's 17 fit the stack; more go to the heap.
+  double near_by[64];
+  std::vector<double> far(n > 64 ? n : 0);
+  double* const terms = n > 64 ? far.data() : near_by;
+  std::size_t count = 0;
   for (std::size_t i = 0; i < n; ++i) {
     if (visible > 0 && !(truth[3 * i + 2] > 0)) continue;
     const double x = detection[3 * i], y = detection[3 * i + 1];
@@ -74,10 +77,10 @@ inline double pairwise_sum(std::span<const double> x) {
     const double spread = (2 * sigmas[i]) * (2 * sigmas[i]);
     const double e =
         (detail::rounded(dx * dx) + detail::rounded(dy * dy)) / spread / (area + 0x1p-52) / 2;
-    terms.push_back(std::exp(-e));
+    terms[count++] = std::exp(-e);
   }
-  if (terms.empty()) return 0;
-  return detail::pairwise_sum(terms) / static_cast<double>(terms.size());
+  if (count == 0) return 0;
+  return detail::pairwise_sum({terms, count}) / static_cast<double>(count);
 }
 
 }  // namespace detection

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -125,19 +126,26 @@ class JsonScan {
     return *start == '-' ? -value : value;
   }
 
-  /// A number without a fraction, within 2^53.
+  /// A number without a fraction: any of 64 bits that is written plainly, within 2^53 with a point
+  /// or an exponent.
   [[nodiscard]] std::int64_t integer() {
     (void)peek();
     const char* const start = p_;
-    // Short ones without point or exponent, as nearly all are.
+    const char* q = p_ != end_ && *p_ == '-' ? p_ + 1 : p_;
+    const char* const digits = q;
+    // 18 digits fit; a 19th is looked at with care.
     std::int64_t quick = 0;
-    const char* q = p_;
-    while (q != end_ && detail::is_digit(*q) && q - p_ < 15) quick = quick * 10 + (*q++ - '0');
-    const bool plain = q != p_ && q != end_ && *q != '.' && *q != 'e' && *q != 'E' &&
-                       !detail::is_digit(*q) && (*p_ != '0' || q - p_ == 1);
+    while (q != end_ && detail::is_digit(*q) && q - digits < 18) quick = quick * 10 + (*q++ - '0');
+    if (q != end_ && detail::is_digit(*q) && q != digits) {
+      constexpr std::int64_t most = (std::numeric_limits<std::int64_t>::max)();
+      const std::int64_t digit = *q - '0';
+      if (quick <= (most - digit) / 10) quick = quick * 10 + digit, ++q;
+    }
+    const bool plain = q != digits && q != end_ && *q != '.' && *q != 'e' && *q != 'E' &&
+                       !detail::is_digit(*q) && (*digits != '0' || q - digits == 1);
     if (plain) {
       p_ = q;
-      return quick;
+      return digits == start ? quick : -quick;
     }
     const double value = number();
     if (value != std::floor(value) || std::fabs(value) > 0x1p53) {

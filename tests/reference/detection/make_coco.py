@@ -121,6 +121,27 @@ def variants(folder):
            for name, params in change.items()})
 
 
+def quirks(folder):
+    """What pycocotools does with boxes beside masks and key points, other limits, one class."""
+    def boxed(name):
+        found = load(f"{folder}/coco_{name}_dt.json")
+        for k, one in enumerate(found):
+            one["bbox"] = [10, 10, 20 + 7 * k % 150, 30]
+        return found
+
+    def run(name, found=None, **params):
+        truths = load(f"{folder}/coco_{name}_gt.json")
+        found = found or load(f"{folder}/coco_{name}_dt.json")
+        return numbers(evaluate(truths, found, name, **params))
+
+    write(f"{folder}/coco_quirks_expected.json", {
+        "segm_boxed": run("segm", boxed("segm")),
+        "keypoints_boxed": run("keypoints", boxed("keypoints")),
+        "keypoints_use_cats0": run("keypoints", useCats=0),
+        "keypoints_maxdets_3": run("keypoints", maxDets=[3]),
+        "bbox_maxdets_1_2_3_100": run("bbox", maxDets=[1, 2, 3, 100])})
+
+
 def edge_cases(folder):
     cases = load(f"{folder}/coco_edge_cases.json")
     for case in cases:
@@ -159,6 +180,7 @@ def lvis(folder):
 def main(folder):
     synthetic(folder)
     variants(folder)
+    quirks(folder)
     edge_cases(folder)
     real_images(folder)
     lvis(folder)

@@ -27,9 +27,12 @@ QUERN_NAMESPACE_BEGIN
 namespace detection {
 namespace detail {
 
-/// COCO's area of a detection: of its box, its mask, or the extent of its key points.
-inline double detection_area(const Detection& d, CocoTarget target) {
-  if (is_box_target(target)) return d.box.area();
+/// COCO's area of a detection: of its box, its mask, or the extent of its key points. `compat`: of
+/// its box wherever it has one.
+inline double detection_area(const Detection& d, CocoTarget target, bool compat) {
+  const Box& b = d.box;
+  const bool boxed = b.x != 0 || b.y != 0 || b.w != 0 || b.h != 0;
+  if (is_box_target(target) || (compat && boxed)) return b.area();
   if (target == CocoTarget::masks) return static_cast<double>(area(*d.mask));
   double low[2] = {d.keypoints[0], d.keypoints[1]}, high[2] = {low[0], low[1]};
   for (std::size_t i = 3; i + 2 < d.keypoints.size(); i += 3) {
@@ -182,7 +185,9 @@ class alignas(128) CocoMatcher {
       throw ValueError(error_text(function, "detections", "finite scores",
                                   is_nan_bits(d.score) ? "NaN" : "infinity"));
     }
-    if (is_box_target(o_.target)) check_box(function, "detections", d.box, d.degrees);
+    if (is_box_target(o_.target) || o_.compat) {
+      check_box(function, "detections", d.box, d.degrees);
+    }
     check_shape("detections", d.mask, d.keypoints);
   }
   void check_shape(const char* argument, const Rle* mask, std::span<const double> points) const {
@@ -202,20 +207,25 @@ class alignas(128) CocoMatcher {
     const std::size_t first = to.bits.size();
     to.bits.resize(first + detections.size() * words_, 0);
     std::uint64_t* bits = to.bits.data() + first;
-    if (!truths.empty() && !detections.empty()) overlaps(truths, detections);
+    if (!truths.empty() && !detections.empty() && !blind()) overlaps(truths, detections);
     areas_.resize(detections.size());
     for (std::size_t d = 0; d < detections.size(); ++d) {
-      areas_[d] = detection_area(*detections[d].detection, o_.target);
+      areas_[d] = detection_area(*detections[d].detection, o_.target, o_.compat);
       to.scores.push_back(detections[d].score);
       to.categories.push_back(group);
       to.ranks.push_back(static_cast<std::uint32_t>(d));
     }
     count_truths(group, truths, to);
-    if (truths.empty()) {
+    if (truths.empty() || blind()) {
       for (std::size_t d = 0; d < detections.size(); ++d) unmatched(d, detections[d], bits);
     } else if (!detections.empty()) {
       match(truths, detections, bits);
     }
+  }
+
+  /// pycocotools looks up key points of no class and finds none.
+  [[nodiscard]] bool blind() const {
+    return o_.compat && o_.target == CocoTarget::keypoints && !o_.use_categories;
   }
 
   /// Where unmatched: ignored in the areas that the detection is outside of.
