@@ -63,36 +63,38 @@ struct OptimStore<float, BFloat16> {
   using Bits = hn::Vec<D32>;
   Bits noise;
 
+  /// Every step is one-to-one in the seed: over the steps of a run each element's noise is uniform.
   template <class D, class V>
   explicit HWY_INLINE OptimStore(D /*d*/, V g, V p, std::uint32_t seed) {
     const D32 du;
-    Bits x = hn::Add(hn::BitCast(du, g), hn::Set(du, seed));
-    x = hn::Mul(hn::Xor(x, hn::ShiftRight<15>(x)), hn::Set(du, 0x2C1B3C6Du));
-    x = hn::Xor(hn::Xor(x, hn::ShiftRight<12>(x)), hn::BitCast(du, p));
-    x = hn::Mul(x, hn::Set(du, 0x297A2D39u));
-    noise = hn::Xor(x, hn::ShiftRight<15>(x));
+    const Bits x =
+        hn::Mul(hn::Add(hn::BitCast(du, g), hn::Set(du, seed)), hn::Set(du, 0x2C1B3C6Du));
+    noise = hn::Mul(hn::Xor(x, hn::BitCast(du, p)), hn::Set(du, 0x297A2D39u));
   }
   template <class D>
   static HWY_INLINE hn::Vec<D> load(D d, const BFloat16* from) {
     const auto half = hn::LoadU(D16(), reinterpret_cast<const std::uint16_t*>(from));
     return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(D32(), half)));
   }
-  /// States take different bits of the noise; infinities and NaN are cut instead of rounded.
+  /// The rounded value's bits are the upper halves. States take different bits of the noise;
+  /// infinities and NaN are cut instead of rounded.
   template <int k, class D, class V>
-  HWY_INLINE void store(D d, V v, BFloat16* to) const {
+  HWY_INLINE Bits rounded(D /*d*/, V v) const {
     const D32 du;
     const hn::RebindToSigned<D32> di;
-    const Bits low = hn::Set(du, 0xFFFFu);
     const Bits mine = k == 0   ? hn::ShiftRight<16>(noise)
-                      : k == 1 ? hn::And(noise, low)
-                               : hn::And(hn::ShiftRight<8>(noise), low);
-    const auto bits = hn::BitCast(du, v);
+                      : k == 1 ? hn::ShiftRight<16>(hn::ShiftLeft<8>(noise))
+                               : hn::And(noise, hn::Set(du, 0xFFFFu));
     const auto magnitude = hn::BitCast(di, hn::Abs(v));
     const auto finite = hn::RebindMask(du, hn::Lt(magnitude, hn::Set(di, 0x7F7F0000)));
-    const auto sum = hn::ShiftRight<16>(hn::Add(bits, hn::IfThenElseZero(finite, mine)));
+    return hn::Add(hn::BitCast(du, v), hn::IfThenElseZero(finite, mine));
+  }
+  template <int k, class D, class V>
+  HWY_INLINE void store(D d, V v, BFloat16* to) const {
+    const hn::RebindToSigned<D32> di;
+    const Bits sum = hn::ShiftRight<16>(rounded<k>(d, v));
     hn::StoreU(hn::DemoteTo(D16(), hn::BitCast(di, sum)), D16(),
                reinterpret_cast<std::uint16_t*>(to));
-    static_cast<void>(d);
   }
 };
 
@@ -129,21 +131,72 @@ HWY_INLINE void store_states(const Store& store, D d, M* const* states, std::siz
   }
 }
 
+/// One vector through its rule: the parameter after the step, and the states in \p s.
+template <class Rule, class D, class C, class T, class M, class V = hn::Vec<D>>
+HWY_INLINE V optim_moved(const Rule& rule, D d, const C& c, T factor, V g, V p, M* const* states,
+                         std::size_t at, V* s) {
+  load_states<OptimRule<Rule>::kStates, 0, OptimStore<T, M>>(d, states, at, s);
+  V next = hn::Mul(c.keep, p);
+  OptimRule<Rule>::apply(rule, d, factor, c.gradient(g, p), next, s);
+  return next;
+}
+
 /// One vector: the parameter after the step.
 template <class Rule, class D, class C, class T, class M, class V = hn::Vec<D>>
 HWY_INLINE V optim_vector(const Rule& rule, D d, const C& c, std::uint32_t seed, T factor, V g, V p,
                           M* const* states, std::size_t at) {
-  using Function = OptimRule<Rule>;
-  using Store = OptimStore<T, M>;
-  constexpr int kStates = Function::kStates;
+  constexpr int kStates = OptimRule<Rule>::kStates;
   V s[kStates == 0 ? 1 : kStates];
-  load_states<kStates, 0, Store>(d, states, at, s);
-  const Store store(d, g, p, seed);
-  const V gradient = c.gradient(g, p);
-  V next = hn::Mul(c.keep, p);
-  Function::apply(rule, d, factor, gradient, next, s);
+  const OptimStore<T, M> store(d, g, p, seed);
+  const V next = optim_moved(rule, d, c, factor, g, p, states, at, s);
   store_states<kStates>(store, d, states, at, s);
   return next;
+}
+
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+/// States of two vectors: one permutation takes the upper halves of both.
+template <int kStates, int k = 0, class Store, class D, class V>
+HWY_INLINE void store_two(const Store* stores, D d, BFloat16* const* states, std::size_t at,
+                          const V (*s)[2]) {
+  if constexpr (k < kStates) {
+    const hn::ScalableTag<std::uint16_t> dh;
+    const auto low = hn::BitCast(dh, stores[0].template rounded<k>(d, s[k][0]));
+    const auto high = hn::BitCast(dh, stores[1].template rounded<k>(d, s[k][1]));
+    hn::StoreU(hn::ConcatOdd(dh, high, low), dh, reinterpret_cast<std::uint16_t*>(states[k] + at));
+    store_two<kStates, k + 1>(stores, d, states, at, s);
+  }
+}
+#endif
+
+/// Pairs of vectors from \p i on, as many as there are; where to go on.
+template <class Rule, class D, class C, class T, class M>
+HWY_INLINE std::size_t optim_pairs([[maybe_unused]] const Rule& rule, [[maybe_unused]] D d,
+                                   [[maybe_unused]] const C& c, [[maybe_unused]] std::uint32_t seed,
+                                   [[maybe_unused]] const OptimChunk<T>& chunk,
+                                   [[maybe_unused]] M* const* states) {
+  std::size_t i = 0;
+#if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
+  constexpr int kStates = OptimRule<Rule>::kStates;
+  if constexpr (sizeof(M) == 2 && kStates > 0) {
+    using V = hn::Vec<D>;
+    const std::size_t lanes = hn::Lanes(d);
+    for (; i + 2 * lanes <= chunk.count; i += 2 * lanes) {
+      const V g0 = hn::LoadU(d, chunk.gradient + i), g1 = hn::LoadU(d, chunk.gradient + i + lanes);
+      const V p0 = hn::LoadU(d, chunk.values + i), p1 = hn::LoadU(d, chunk.values + i + lanes);
+      V s0[kStates], s1[kStates], s[kStates][2];
+      const std::size_t at = chunk.state + i;
+      const OptimStore<T, M> stores[2] = {OptimStore<T, M>(d, g0, p0, seed),
+                                          OptimStore<T, M>(d, g1, p1, seed)};
+      const V next0 = optim_moved(rule, d, c, chunk.factor, g0, p0, states, at, s0);
+      const V next1 = optim_moved(rule, d, c, chunk.factor, g1, p1, states, at + lanes, s1);
+      for (int k = 0; k < kStates; ++k) s[k][0] = s0[k], s[k][1] = s1[k];
+      store_two<kStates>(stores, d, states, at, s);
+      hn::StoreU(next0, d, chunk.values + i);
+      hn::StoreU(next1, d, chunk.values + i + lanes);
+    }
+  }
+#endif
+  return i;
 }
 
 }  // namespace detail
@@ -159,7 +212,7 @@ void optim_step(const Rule& rule, const OptimWork<T, M>& work) {
   M* const states[max_optim_states] = {work.states[0], work.states[1], work.states[2]};
   for (std::size_t k = 0; k < work.count; ++k) {
     const OptimChunk<T> chunk = work.chunks[k];
-    std::size_t i = 0;
+    std::size_t i = detail::optim_pairs(r, d, c, seed, chunk, states);
     for (; i + lanes <= chunk.count; i += lanes) {
       hn::StoreU(detail::optim_vector(r, d, c, seed, chunk.factor, hn::LoadU(d, chunk.gradient + i),
                                       hn::LoadU(d, chunk.values + i), states, chunk.state + i),
