@@ -50,7 +50,8 @@ def parse():
         parser.error(f"--repeats: expected at least 1, got {options.repeats}")
     if options.curve is not None:
         os.environ["PEERS_CURVE"] = str(options.curve)
-    options.data = options.data or os.path.join(options.build, "peers-data")
+    # Absolute: the sides run in it, and some are told files by name.
+    options.data = os.path.abspath(options.data or os.path.join(options.build, "peers-data"))
     os.makedirs(options.data, exist_ok=True)
     return options
 

@@ -7,7 +7,9 @@
 #include "report.hpp"
 
 #include "quern/core/file.hpp"
+#include "quern/detection/voc_eval.hpp"
 #include "quern/io/coco.hpp"
+#include "quern/io/detection_folder.hpp"
 #include "quern/version.hpp"
 
 #include <CLI/CLI.hpp>
@@ -29,7 +31,7 @@ namespace detection = quern::detection;
 using detection::CocoTarget;
 
 struct Settings {
-  std::string truths, found, compare, json_path, html_path, title, type = "bbox";
+  std::string truths, found, compare, json_path, html_path, title, type = "bbox", format = "coco";
   int threads = 0;
   int replicates = 0;
   bool lvis = false, compat = false, quiet = false;
@@ -93,13 +95,43 @@ detection::CocoEvaluator evaluator_of(const detection::CocoDataset& data, const 
   return detection::CocoEvaluator(categories, options);
 }
 
-Findings judge(const detection::CocoDataset& data, const std::string& path, const Settings& s,
-               detection::CocoEvaluator& evaluator) {
+/// VOC's mean average precisions at IoU 0.5, over the classes that have objects.
+VocMeans voc_means(const detection::CocoDataset& data,
+                   const std::vector<detection::Detection>& found) {
+  VocMeans means;
+  int classes = 0;
+  for (const auto& c : detection::evaluate_voc(data, found)) {
+    if (c.curve.positives == 0) continue;
+    ++classes;
+    means.all_points += c.ap_all_points;
+    means.eleven_points += c.ap_11_points;
+  }
+  if (classes > 0) means.all_points /= classes, means.eleven_points /= classes;
+  return means;
+}
+
+detection::CocoDataset read_truths(const Settings& s) {
+  if (s.format == "voc") return quern::io::read_voc_folder(s.truths);
+  if (s.format == "yolo") return quern::io::read_yolo_folder(s.truths);
+  return quern::io::read_coco(s.truths, {.target = target_of(s),
+                                         .threads = s.threads,
+                                         .progress = progress_of(s, "reading " + s.truths)});
+}
+
+detection::CocoResults read_results(const detection::CocoDataset& data, const std::string& path,
+                                    const Settings& s) {
+  if (s.format == "voc") return quern::io::read_voc_results(path, data);
+  if (s.format == "yolo") return quern::io::read_yolo_results(path, data);
   const quern::io::CocoReadOptions read{.target = target_of(s),
                                         .unknown_categories = s.compat,
                                         .threads = s.threads,
                                         .progress = progress_of(s, "reading " + path)};
-  const auto found = quern::io::read_coco_results(path, data, read);
+  return quern::io::read_coco_results(path, data, read);
+}
+
+Findings judge(const detection::CocoDataset& data, const std::string& path, const Settings& s,
+               detection::CocoEvaluator& evaluator) {
+  const auto found = read_results(data, path, s);
   evaluator.add(data.images, data.truths, found.detections, {}, progress_of(s, "matching"));
   Findings f;
   f.name = path.substr(path.find_last_of('/') + 1);
@@ -108,6 +140,7 @@ Findings judge(const detection::CocoDataset& data, const std::string& path, cons
       s.lvis ? detection::lvis_stats(f.result, data.categories) : detection::coco_stats(f.result);
   f.f1 = detection::macro_f1(evaluator);
   f.worst = worst_images(data, evaluator, f.f1.score);
+  if (s.format == "voc") f.voc = voc_means(data, found.detections);
   // Of key points there is no IoU, and of LVIS not every object is known.
   if (target_of(s) != CocoTarget::keypoints && !s.lvis) {
     f.tide = detection::tide(data, found.detections, {.target = target_of(s), .compat = s.compat});
@@ -127,10 +160,7 @@ void write(const std::string& path, const std::string& text) {
 }
 
 int evaluate(const Settings& s) {
-  const quern::io::CocoReadOptions read{.target = target_of(s),
-                                        .threads = s.threads,
-                                        .progress = progress_of(s, "reading " + s.truths)};
-  const auto data = quern::io::read_coco(s.truths, read);
+  const auto data = read_truths(s);
   Report report;
   report.title = s.title.empty() ? "Detection scores" : s.title;
   report.categories = data.categories;
@@ -159,9 +189,15 @@ int run(int argc, char** argv) {
                "coco_eval");
   app.set_version_flag("--version", std::string("coco_eval of quern ") + QUERN_VERSION);
   Settings s;
-  app.add_option("truths", s.truths, "COCO's or LVIS's annotation file (JSON, gzip or not)")
+  app.add_option("truths", s.truths,
+                 "COCO's or LVIS's annotation file (JSON, gzip or not), or a folder")
       ->required();
-  app.add_option("results", s.found, "the detector's results (JSON)")->required();
+  app.add_option("results", s.found, "the detector's results (JSON), or a folder")->required();
+  app.add_option("--format", s.format,
+                 "coco: JSON; voc: folders of XML and of the development kit's results (a file a "
+                 "class); yolo: folders of text")
+      ->check(CLI::IsMember({"coco", "voc", "yolo"}))
+      ->capture_default_str();
   app.add_option("--compare", s.compare,
                  "results of a second detector, compared by paired bootstrap");
   app.add_option("--type", s.type, "what overlap is of")
@@ -184,6 +220,10 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     std::fprintf(stderr, "coco_eval: %s (coco_eval --help says more)\n", error.what());
+    return 2;
+  }
+  if (s.format != "coco" && (s.type != "bbox" || s.lvis)) {
+    std::fprintf(stderr, "coco_eval: --format %s has boxes alone\n", s.format.c_str());
     return 2;
   }
   return evaluate(s);

@@ -102,6 +102,13 @@ std::string numbers_table(const Report& report) {
     for (const Findings& f : report.detectors) page += format("<td>%.4f</td>", f.stats[i].value);
     page += "</tr>";
   }
+  if (report.detectors[0].voc) {
+    page += "<tr><th>VOC's mean AP, all points / 11</th>";
+    for (const Findings& f : report.detectors) {
+      page += format("<td>%.4f / %.4f</td>", f.voc->all_points, f.voc->eleven_points);
+    }
+    page += "</tr>";
+  }
   if (report.detectors[0].interval) {
     page += "<tr><th>AP, 95 % interval</th>";
     for (const Findings& f : report.detectors) {
@@ -214,7 +221,7 @@ constexpr const char* kStyle = R"(<style>
 @media(prefers-color-scheme:dark){:root{--ink:#e7e9ec;--page:#16191d;--line:#3a4049;--c0:#63adf5;--c1:#f0954d}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:960px;margin:0 auto;padding:24px 16px}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin:32px 0 8px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:3px 16px 3px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}
+th,td{padding:3px 16px 3px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th{white-space:normal;overflow-wrap:anywhere;vertical-align:bottom}
 th{font-weight:500}tr>th:first-child,tr>th:not(tr:first-child>*),.left{text-align:left}
 h3{font-size:1rem;margin:16px 0 4px}.side{display:flex;flex-wrap:wrap;gap:0 64px}.side>div{max-width:100%}
 svg{max-width:640px;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}.grid{stroke:var(--line)}
@@ -227,6 +234,10 @@ polyline{fill:none;stroke-width:2.5}polyline.thin{stroke-width:1.2}polyline.c0{s
 
 std::string table(const Findings& findings) {
   std::string text = quern::detection::coco_summary(findings.result, findings.stats);
+  if (findings.voc) {
+    text += format(" VOC's mean AP at IoU 0.5: %.4f (all points), %.4f (11 points)\n",
+                   findings.voc->all_points, findings.voc->eleven_points);
+  }
   if (findings.interval) {
     text += format(" 95 %% interval of AP over images: %.4f ... %.4f\n", findings.interval->low,
                    findings.interval->high);
@@ -258,6 +269,7 @@ std::string json(const Report& report) {
                {"f1", f.f1.f1},
                {"precision", f.f1.precision},
                {"recall", f.f1.recall}};
+    if (f.voc) d["voc"] = {{"all_points", f.voc->all_points}, {"11_points", f.voc->eleven_points}};
     if (f.interval) d["ap_interval"] = {f.interval->low, f.interval->high};
     for (std::size_t k = 0; k < f.result.categories.size(); ++k) {
       d["classes"].push_back({{"id", f.result.categories[k]},

@@ -26,6 +26,12 @@ struct WorstImage {
   std::int64_t false_alarms = 0;
 };
 
+/// VOC's mean average precisions at IoU 0.5.
+struct VocMeans {
+  double all_points = 0;     ///< 2010 and later
+  double eleven_points = 0;  ///< 2007
+};
+
 /// One detector.
 struct Findings {
   std::string name;
@@ -35,6 +41,7 @@ struct Findings {
   std::optional<quern::detection::TideResult> tide;      ///< not of key points
   std::optional<quern::detection::Confusion> confusion;  ///< the same
   std::optional<quern::detection::Interval> interval;    ///< of AP
+  std::optional<VocMeans> voc;                           ///< of VOC's folders
   std::vector<WorstImage> worst;
 };
 

@@ -47,6 +47,7 @@ struct CocoOptions {
   /// forgotten, AP is -1 unless max_detections holds 100 (key points: all numbers, unless it holds
   /// 20), the other numbers are at the third limit, a detection that has a box has the box's area,
   /// key points of classes that are one are never found, detections of unknown classes are dropped.
+  /// With `lvis` its tools' numbers: also what has no area is dropped, `ignore` is heeded.
   bool compat = false;
   /// LVIS: max_detections bounds those of an image over all classes; classes that an image neither
   /// has nor is known not to have do not count there; no crowds.

@@ -12,9 +12,11 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/detection/average_precision.hpp"
 #include "quern/detection/box.hpp"
+#include "quern/detection/data.hpp"
 #include "quern/detection/matching.hpp"
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -148,6 +150,24 @@ struct VocGroup {
     classes.push_back(std::move(c));
   }
   return classes;
+}
+
+/// The same of a data set; objects of `ignore` or `crowd` are the difficult ones. Classes without
+/// objects and detections are left out. (A template, so that {} means the lists above.)
+template <std::same_as<CocoDataset> Data>
+[[nodiscard]] std::vector<VocClass> evaluate_voc(const Data& data,
+                                                 std::span<const Detection> detections,
+                                                 const VocOptions& options = {}) {
+  const auto corners = [](const Box& b) { return CornerBox{b.x, b.y, b.x + b.w, b.y + b.h}; };
+  std::vector<VocTruth> truths;
+  for (const Truth& t : data.truths) {
+    truths.push_back({t.image, t.category, corners(t.box), t.ignore || t.crowd});
+  }
+  std::vector<VocDetection> found;
+  for (const Detection& d : detections) {
+    found.push_back({d.image, d.category, d.score, corners(d.box)});
+  }
+  return evaluate_voc(truths, found, options);
 }
 
 }  // namespace detection

@@ -9,6 +9,7 @@
 #include "quern/io/catboost_json.hpp"
 #include "quern/io/coco.hpp"
 #include "quern/io/csv.hpp"
+#include "quern/io/detection_folder.hpp"
 #include "quern/io/forest_model.hpp"
 #include "quern/io/groups.hpp"
 #include "quern/io/idx.hpp"

@@ -70,6 +70,7 @@ class alignas(128) CocoMatcher {
            std::span<const Detection* const> detections, const ImageInfo* lvis, CocoRecords& to) {
     sort_truths(truths);
     sort_detections(detections);
+    if (o_.lvis && o_.compat) drop_empty();
     if (o_.lvis) keep_lvis(lvis);
     std::size_t g = 0, d = 0;
     while (g < truths_.size() || d < detections_.size()) {
@@ -154,6 +155,14 @@ class alignas(128) CocoMatcher {
                      [](const DetectionAt& a, const DetectionAt& b) { return a.score > b.score; });
     detections_.resize(most);
     for (std::size_t i = 0; i < most; ++i) detections_[i].order = static_cast<std::uint32_t>(i);
+  }
+
+  /// LVIS's tools look only at what has an area.
+  void drop_empty() {
+    std::erase_if(truths_, [](const TruthAt& t) { return !(truth_area(*t.truth) > 0); });
+    std::erase_if(detections_, [this](const DetectionAt& d) {
+      return !(detection_area(*d.detection, o_.target, true) > 0);
+    });
   }
 
   /// LVIS: only classes that the image has, or is known not to have.
@@ -252,7 +261,7 @@ class alignas(128) CocoMatcher {
 
   /// Ignored whatever the area.
   [[nodiscard]] bool is_ignored(const Truth& t) const {
-    if (is_crowd(t) || (t.ignore && !o_.compat)) return true;
+    if (is_crowd(t) || (t.ignore && (!o_.compat || o_.lvis))) return true;
     if (o_.target != CocoTarget::keypoints) return false;
     if (t.num_keypoints >= 0) return t.num_keypoints == 0;
     for (std::size_t i = 2; i < t.keypoints.size(); i += 3) {
