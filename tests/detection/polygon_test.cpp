@@ -5,8 +5,13 @@
 
 #include "quern/detection/polygon.hpp"
 
+#include "quern/core/random.hpp"
+
 #include "sample.hpp"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
 #include <limits>
 #include <string>
 #include <vector>
@@ -50,6 +55,57 @@ TEST(PolygonTest, UnionAndOrderOfCorners) {
   // Outside of the picture nothing is set.
   const std::vector<double> far = {50, 50, 60, 50, 60, 60};
   EXPECT_EQ(detection::area(detection::from_polygon(far, 8, 9)), 0u);
+}
+
+/// As COCO's tools do it: every point of the fine boundary, one after the other.
+Rle step_by_step(const std::vector<double>& xy, std::uint32_t h, std::uint32_t w) {
+  std::vector<int> us, vs;
+  const std::size_t k = xy.size() / 2;
+  const auto fine = [&](std::size_t i) { return static_cast<int>(5 * xy[i] + 0.5); };
+  for (std::size_t j = 0; j < k; ++j) {
+    const std::size_t n = (j + 1) % k;
+    int xs = fine(2 * j), ys = fine(2 * j + 1), xe = fine(2 * n), ye = fine(2 * n + 1);
+    const int dx = std::abs(xe - xs), dy = std::abs(ys - ye);
+    const bool flip = (dx >= dy && xs > xe) || (dx < dy && ys > ye);
+    if (flip) std::swap(xs, xe), std::swap(ys, ye);
+    const double s =
+        dx >= dy ? static_cast<double>(ye - ys) / dx : static_cast<double>(xe - xs) / dy;
+    for (int d = 0; d <= (std::max)(dx, dy); ++d) {
+      const int t = flip ? (std::max)(dx, dy) - d : d;
+      const double across = dx + dy == 0 ? 0 : s * t;
+      us.push_back(dx >= dy ? t + xs : static_cast<int>(xs + across + 0.5));
+      vs.push_back(dx >= dy ? static_cast<int>(ys + across + 0.5) : t + ys);
+    }
+  }
+  std::vector<std::uint32_t> ends;
+  for (std::size_t j = 1; j < us.size(); ++j) {
+    if (us[j] == us[j - 1]) continue;
+    const double x = ((us[j] < us[j - 1] ? us[j] : us[j] - 1) + 0.5) / 5 - 0.5;
+    if (std::floor(x) != x || x < 0 || x > w - 1.0) continue;
+    const double y = ((std::min)(vs[j], vs[j - 1]) + 0.5) / 5 - 0.5;
+    const double row = std::ceil((std::clamp)(y, 0.0, static_cast<double>(h)));
+    ends.push_back(static_cast<std::uint32_t>(x) * h + static_cast<std::uint32_t>(row));
+  }
+  ends.push_back(h * w);
+  return {h, w, detection::detail::runs_between(ends)};
+}
+
+TEST(PolygonTest, CrossingsAreThoseOfAWalkStepByStep) {
+  Philox rng(11, "polygons");
+  for (int i = 0; i < 3000; ++i) {
+    SCOPED_TRACE(i);
+    const double size = i % 3 == 0 ? 12 : i % 3 == 1 ? 60 : 600;
+    const bool whole = i % 5 == 0;  // edges along the grid's lines and diagonals
+    std::vector<double> xy;
+    for (std::uint64_t n = 3 + rng.integer(6); n > 0; --n) {
+      for (int c = 0; c < 2; ++c) {
+        const double at = rng.uniform(-0.3 * size, 1.3 * size);
+        xy.push_back(whole ? std::floor(at) / 5 : at);
+      }
+    }
+    const auto h = static_cast<std::uint32_t>(size * 0.8), w = static_cast<std::uint32_t>(size);
+    ASSERT_EQ(detection::from_polygon(xy, h, w), step_by_step(xy, h, w));
+  }
 }
 
 TEST(PolygonTest, Refuses) {

@@ -31,57 +31,76 @@ inline constexpr double max_polygon_coordinate = 1e5;
 
 namespace detail {
 
-/// Where a boundary crosses from one column of pixels to the next.
+/// COCO's tools draw the boundary on a grid five times as fine, point by point, and keep where it
+/// crosses from fine column 5 c + 2 to 5 c + 3, the middle of the pixels' column c. Here only those
+/// crossings are looked at.
 class ColumnCrossings {
  public:
   ColumnCrossings(std::uint32_t height, std::uint32_t width) : height_(height), width_(width) {}
 
-  /// The next point of the fine boundary.
-  void step(std::int64_t u, std::int64_t v) {
-    if (any_ && u != u_) cross(u, v);
-    u_ = u, v_ = v, any_ = true;
+  /// One edge between points of the fine grid. It is taken from its end of lower coordinate,
+  /// whatever its direction, so that neighbours along it step on the same points.
+  void edge(std::int64_t xs, std::int64_t ys, std::int64_t xe, std::int64_t ye) {
+    const std::int64_t dx = std::abs(xe - xs), dy = std::abs(ye - ys);
+    const bool flat = dx >= dy;
+    if (flat ? xs > xe : ys > ye) {
+      std::swap(xs, xe);
+      std::swap(ys, ye);
+    }
+    if (dx == 0) return;
+    flat ? flat_edge(xs, ys, dx, ye - ys) : steep_edge(xs, ys, xe, dy);
   }
 
   [[nodiscard]] std::vector<std::uint32_t>& ends() noexcept { return ends_; }
 
  private:
-  void cross(std::int64_t u, std::int64_t v) {
-    const double fine_x = static_cast<double>(u < u_ ? u : u - 1);
-    const double x = (fine_x + 0.5) / 5 - 0.5;
-    if (std::floor(x) != x || x < 0 || x > static_cast<double>(width_) - 1) return;
-    double y = (static_cast<double>((std::min)(v, v_)) + 0.5) / 5 - 0.5;
+  /// The other coordinate at step t.
+  static std::int64_t at(std::int64_t from, double slope, std::int64_t t) {
+    const double across = rounded(slope * static_cast<double>(t));
+    return static_cast<std::int64_t>(static_cast<double>(from) + across + 0.5);
+  }
+  /// Columns whose middle lies between fine columns low and high.
+  template <class F>
+  void columns(std::int64_t low, std::int64_t high, F&& each) const {
+    const std::int64_t first = low <= 2 ? 0 : (low + 2) / 5;
+    const std::int64_t end =
+        high < 3 ? 0 : (std::min)((high - 3) / 5 + 1, static_cast<std::int64_t>(width_));
+    for (std::int64_t c = first; c < end; ++c) each(c);
+  }
+
+  /// A step a fine column.
+  void flat_edge(std::int64_t xs, std::int64_t ys, std::int64_t dx, std::int64_t rise) {
+    const double slope = static_cast<double>(rise) / static_cast<double>(dx);
+    columns(xs, xs + dx, [&](std::int64_t c) {
+      const std::int64_t t = 5 * c + 2 - xs;
+      add(c, (std::min)(at(ys, slope, t), at(ys, slope, t + 1)));
+    });
+  }
+  /// A step a fine row: the one that crosses is guessed from the slope and then looked for, since
+  /// the slope's rounding decides.
+  void steep_edge(std::int64_t xs, std::int64_t ys, std::int64_t xe, std::int64_t dy) {
+    const double slope = static_cast<double>(xe - xs) / static_cast<double>(dy);
+    columns((std::min)(xs, xe), (std::max)(xs, xe), [&](std::int64_t c) {
+      const auto beyond = [&](std::int64_t t) {
+        const std::int64_t u = at(xs, slope, t);
+        return slope > 0 ? u >= 5 * c + 3 : u <= 5 * c + 2;
+      };
+      const double guess = (static_cast<double>(5 * c - xs) + 2.5) / slope;
+      std::int64_t t = (std::clamp)(static_cast<std::int64_t>(guess), std::int64_t{1}, dy);
+      while (t > 1 && beyond(t - 1)) --t;
+      while (t < dy && !beyond(t)) ++t;
+      add(c, t - 1 + ys);
+    });
+  }
+  void add(std::int64_t column, std::int64_t fine_y) {
+    double y = (static_cast<double>(fine_y) + 0.5) / 5 - 0.5;
     y = std::ceil((std::clamp)(y, 0.0, static_cast<double>(height_)));
-    ends_.push_back(static_cast<std::uint32_t>(x) * height_ + static_cast<std::uint32_t>(y));
+    ends_.push_back(static_cast<std::uint32_t>(column) * height_ + static_cast<std::uint32_t>(y));
   }
 
   std::uint32_t height_, width_;
-  std::int64_t u_ = 0, v_ = 0;
-  bool any_ = false;
   std::vector<std::uint32_t> ends_;
 };
-
-/// Walks one edge, always from its end of lower coordinate, so that both directions step on the
-/// same points; they are still reported from (xs, ys) to (xe, ye).
-inline void walk_edge(std::int64_t xs, std::int64_t ys, std::int64_t xe, std::int64_t ye,
-                      ColumnCrossings& to) {
-  const std::int64_t dx = std::abs(xe - xs), dy = std::abs(ye - ys);
-  const bool flat = dx >= dy;
-  const bool flip = flat ? xs > xe : ys > ye;
-  if (flip) {
-    std::swap(xs, xe);
-    std::swap(ys, ye);
-  }
-  const std::int64_t steps = flat ? dx : dy;
-  const double rise = static_cast<double>(flat ? ye - ys : xe - xs);
-  const double slope = steps > 0 ? rise / static_cast<double>(steps) : 0;
-  for (std::int64_t d = 0; d <= steps; ++d) {
-    const std::int64_t t = flip ? steps - d : d;
-    const double across = rounded(slope * static_cast<double>(t));
-    const double from = static_cast<double>(flat ? ys : xs);
-    const std::int64_t other = static_cast<std::int64_t>(from + across + 0.5);
-    flat ? to.step(t + xs, other) : to.step(other, t + ys);
-  }
-}
 
 /// Runs between sorted ends; a pair of equal ends cancels.
 inline std::vector<std::uint32_t> runs_between(std::vector<std::uint32_t>& ends) {
@@ -129,7 +148,7 @@ inline std::vector<std::uint32_t> runs_between(std::vector<std::uint32_t>& ends)
   detail::ColumnCrossings crossings(height, width);
   for (std::size_t i = 0; i < fine.size(); i += 2) {
     const std::size_t next = i + 2 < fine.size() ? i + 2 : 0;
-    detail::walk_edge(fine[i], fine[i + 1], fine[next], fine[next + 1], crossings);
+    crossings.edge(fine[i], fine[i + 1], fine[next], fine[next + 1]);
   }
   std::vector<std::uint32_t>& ends = crossings.ends();
   ends.push_back(height * width);
