@@ -126,7 +126,7 @@ struct GemmScratch {
     if (plan.pack_a) a = plan.rows * (std::min)(k, l.depth);
     if (!packed && n % l.cols != 0) edge = k * l.cols;
     if (k > l.depth) partial = plan.rows * (std::min)(plan.cols, round_up(n, l.cols));
-    if (keeps_state) state = plan.rows * 2 * l.lanes;
+    if (keeps_state) state = plan.rows * 3 * l.lanes;
     for (Index* part : {&a, &edge, &partial, &state}) *part = round_up(*part, 16);
   }
   [[nodiscard]] Index size() const { return a + edge + partial + state; }

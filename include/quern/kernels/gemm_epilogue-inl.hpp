@@ -152,16 +152,24 @@ struct TileEpilogue<StoreArgMin<T>> {
   template <bool kFull, class V>
   HWY_INLINE void operator()(D d, V sum, std::ptrdiff_t row, std::ptrdiff_t col,
                              std::ptrdiff_t count) const {
+    keep<kFull>(d, value_of<kFull>(d, sum, col, count), row, col, count);
+  }
+
+  template <bool kFull, class V>
+  HWY_INLINE V value_of(D d, V sum, std::ptrdiff_t col, std::ptrdiff_t count) const {
+    const V alpha = hn::Set(d, e_.alpha);
+    if (e_.offsets == nullptr) return hn::Mul(alpha, sum);
+    const T* const offsets = e_.offsets + col;
+    return hn::MulAdd(alpha, sum, kFull ? hn::LoadU(d, offsets) : load_some(d, offsets, 1, count));
+  }
+
+  template <bool kFull, class V>
+  HWY_INLINE void keep(D d, V value, std::ptrdiff_t row, std::ptrdiff_t col,
+                       std::ptrdiff_t count) const {
     const DI di;
     const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
     T* const best_at = values_ + (row - begin_) * lanes;
     Int* const columns_at = columns_ + (row - begin_) * lanes;
-    V value = hn::Mul(hn::Set(d, e_.alpha), sum);
-    if (e_.offsets != nullptr) {
-      const T* const offsets = e_.offsets + col;
-      value = hn::MulAdd(hn::Set(d, e_.alpha), sum,
-                         kFull ? hn::LoadU(d, offsets) : load_some(d, offsets, 1, count));
-    }
     const V best = hn::LoadU(d, best_at);
     auto smaller = hn::Lt(value, best);
     if (!kFull) smaller = hn::And(smaller, hn::FirstN(d, static_cast<std::size_t>(count)));

@@ -49,7 +49,7 @@ struct GemmTask {
   T* a_scratch = nullptr;        ///< gemm_a_scratch() elements
   T* edge_scratch = nullptr;     ///< depth * tile columns, when B is not packed
   T* partial_scratch = nullptr;  ///< rounded rows * rounded columns, when depth needs blocks
-  T* state_scratch = nullptr;    ///< rows * 2 * lanes, for epilogues that keep a state
+  T* state_scratch = nullptr;    ///< rows * 3 * lanes, for epilogues that keep a state
 };
 
 /// c = alpha * sum + beta * c. With beta = 0 nothing is read, so c may hold anything.
@@ -86,6 +86,15 @@ struct StoreArgMin {
   const T* offsets = nullptr;       ///< one a column, or null for zeros
   T* values = nullptr;              ///< one a row, or null
   std::int64_t* columns = nullptr;  ///< one a row, or null
+  static constexpr bool keeps_state = true;
+};
+
+/// The same, and the second smallest value of each row (infinity where there is none), which says
+/// how sure the smallest is. Of codes-inl.hpp.
+template <class T>
+struct StoreArgMinTwo {
+  StoreArgMin<T> best;
+  T* seconds = nullptr;  ///< one a row
   static constexpr bool keeps_state = true;
 };
 
