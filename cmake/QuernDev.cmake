@@ -59,8 +59,8 @@ endfunction()
 
 # quern_room_target(room variable): what the sources of a room link.
 function(quern_room_target room variable)
-  # The references of detection are files, which its tests read.
-  if(room STREQUAL "io" OR room STREQUAL "detection")
+  # The references of these rooms are files, which their tests read.
+  if(room MATCHES "^(io|detection|nn)$")
     set(${variable} quern::io PARENT_SCOPE)
   elseif(room STREQUAL "mpi")
     set(${variable} quern::mpi PARENT_SCOPE)

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Max-unpooling: values back to where max-pooling took them from, zeros elsewhere (M. Zeiler,
+/// R. Fergus, 2014; the decoder of SegNet).
+
+#ifndef QUERN_NN_UNPOOL_HPP
+#define QUERN_NN_UNPOOL_HPP
+
+#include "quern/core/buffer.hpp"
+#include "quern/core/config.hpp"
+#include "quern/core/error.hpp"
+#include "quern/core/parallel.hpp"
+#include "quern/kernels/kernels.hpp"
+#include "quern/nn/detail/resample_tables.hpp"
+#include "quern/nn/layout.hpp"
+#include "quern/nn/tensor.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+
+QUERN_NAMESPACE_BEGIN
+namespace nn {
+namespace detail {
+
+struct UnpoolSizes {
+  Index planes;    ///< that are unpooled by themselves
+  Index in, out;   ///< pixels of one
+  Index channels;  ///< numbers side by side in a pixel, each with an index of its own
+};
+
+inline UnpoolSizes unpool_sizes(const char* function, std::span<const Index> in,
+                                std::span<const Index> out, std::size_t indices, Layout layout) {
+  const bool last = layout == Layout::channels_last;
+  const std::size_t c = last ? 3 : 1;
+  if (in.size() != 4 || out.size() != 4 || in[0] != out[0] || in[c] != out[c]) {
+    throw ShapeError(error_text(
+        function, "out", "4 dimensions, batch and channels of " + shape_text(in), shape_text(out)));
+  }
+  const Index size = in[0] * in[1] * in[2] * in[3];
+  if (static_cast<Index>(indices) != size) {
+    throw ShapeError(error_text(function, "indices", std::to_string(size), indices));
+  }
+  const std::size_t h = last ? 1 : 2;
+  return {last ? in[0] : in[0] * in[1], in[h] * in[h + 1], out[h] * out[h + 1], last ? in[c] : 1};
+}
+
+inline void bad_unpool_index(const char* function, std::int64_t index, Index size) {
+  throw ValueError(
+      error_text(function, "indices", "places of 0.." + std::to_string(size - 1), index));
+}
+
+}  // namespace detail
+
+/// out = zeros but for out[indices[i]] = in[i], plane by plane. \p indices are flat places in each
+/// channel's H x W plane of the result, one for each element of \p in and in its layout, as
+/// max-pooling gives them; where two are equal the later element stays. ShapeError where shapes do
+/// not fit, ValueError for an index outside the plane.
+template <class T>
+void max_unpool2d(std::type_identity_t<TensorView<const T>> in,
+                  std::span<const std::int64_t> indices, TensorView<T> out,
+                  Layout layout = Layout::channels_first, int threads = 0) {
+  constexpr const char* function = "quern::nn::max_unpool2d";
+  const auto s =
+      detail::unpool_sizes(function, in.extents(), out.extents(), indices.size(), layout);
+  const Index from = s.in * s.channels, to = s.out * s.channels;
+  const bool streams = out.size() * static_cast<Index>(sizeof(T)) >= detail::resample_stream_bytes;
+  const auto scatter = [&](Index plane, T* target, bool clear) {
+    for (Index i = 0; i < from; ++i) {
+      const std::int64_t place = indices[static_cast<std::size_t>(plane * from + i)];
+      if (place < 0 || place >= s.out) detail::bad_unpool_index(function, place, s.out);
+      target[place * s.channels + i % s.channels] = clear ? T(0) : in.data()[plane * from + i];
+    }
+  };
+  const bool by_scratch = streams && to * static_cast<Index>(sizeof(T)) <= (Index{1} << 20);
+  core::Buffer<T> memory;
+  if (by_scratch) {  // a plane of zeros stays in the cache: what was set is cleared again
+    memory =
+        core::Buffer<T>(static_cast<std::size_t>(to * worker_count(threads)), core::Fill::zero);
+  }
+  parallel_for(
+      s.planes,
+      [&](std::int64_t plane) {
+        T* const target = out.data() + plane * to;
+        if (!by_scratch) {
+          std::fill_n(target, to, T(0));
+          scatter(plane, target, false);
+          return;
+        }
+        T* const scratch = memory.data() + this_worker() * to;
+        scatter(plane, scratch, false);
+        QUERN_DISPATCH(stream_copy<T>(scratch, static_cast<std::size_t>(to), target));
+        scatter(plane, scratch, true);
+      },
+      threads);
+}
+
+/// din[i] = dout[indices[i]]: the gradient of max_unpool2d's input (where no two indices are
+/// equal).
+template <class T>
+void max_unpool2d_vjp(std::type_identity_t<TensorView<const T>> dout,
+                      std::span<const std::int64_t> indices, TensorView<T> din,
+                      Layout layout = Layout::channels_first, int threads = 0) {
+  constexpr const char* function = "quern::nn::max_unpool2d_vjp";
+  const auto s =
+      detail::unpool_sizes(function, din.extents(), dout.extents(), indices.size(), layout);
+  const Index each = s.in * s.channels;
+  parallel_for(
+      s.planes,
+      [&](std::int64_t plane) {
+        const T* const source = dout.data() + plane * s.out * s.channels;
+        for (Index i = 0; i < each; ++i) {
+          const std::int64_t place = indices[static_cast<std::size_t>(plane * each + i)];
+          if (place < 0 || place >= s.out) detail::bad_unpool_index(function, place, s.out);
+          din.data()[plane * each + i] = source[place * s.channels + i % s.channels];
+        }
+      },
+      threads);
+}
+
+}  // namespace nn
+QUERN_NAMESPACE_END
+
+#endif  // QUERN_NN_UNPOOL_HPP
