@@ -17,8 +17,8 @@
 namespace quern::test::vq_nearest {
 namespace {
 
-using vq::Guard;
 using vq::Distance;
+using vq::Guard;
 
 std::vector<std::int64_t> exact_codes(const NdArray<float, 2>& x, const NdArray<float, 2>& book) {
   std::vector<std::int64_t> codes(static_cast<std::size_t>(x.extent(0)));
