@@ -159,6 +159,69 @@ void check_all() {
   }
 }
 
+TEST(ScanKernels, LowPartOfAMultiplierNextToOne) {
+  constexpr std::size_t steps = 20000, channels = 19;
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    SCOPED_TRACE(simd::name(level));
+    std::vector<Complex> a(channels), h(channels), g(channels);
+    std::vector<float> high(2 * channels), low(high), b(steps * 2 * channels), out(b), dout(b);
+    std::vector<float> state(2 * channels), zero(2 * channels), carry(2 * channels);
+    for (std::size_t k = 0; k < channels; ++k) {
+      a[k] = std::polar(std::exp(-1e-4 * double(k + 1)), 0.1 * double(k));
+      high[2 * k] = static_cast<float>(a[k].real()),
+               high[2 * k + 1] = static_cast<float>(a[k].imag());
+      low[2 * k] = static_cast<float>(a[k].real() - double(high[2 * k]));
+      low[2 * k + 1] = static_cast<float>(a[k].imag() - double(high[2 * k + 1]));
+    }
+    for (std::size_t i = 0; i < b.size(); ++i)
+      b[i] = static_cast<float>(i * 7919 % 1009) / 1009 - 0.5F;
+    for (std::size_t t = 0; t < steps; ++t) {
+      for (std::size_t k = 0; k < channels; ++k) {
+        const std::size_t at = 2 * (t * channels + k), back = 2 * ((steps - 1 - t) * channels + k);
+        h[k] = a[k] * h[k] + Complex(b[at], b[at + 1]);
+        g[k] = std::conj(a[k]) * (g[k] + Complex(b[back], b[back + 1]));
+      }
+    }
+    const auto n = static_cast<std::ptrdiff_t>(channels);
+    kernels::ScanTask<float> task{steps, channels,     high.data(), 0, b.data(),
+                                  n,     state.data(), out.data(),  n, low.data()};
+    QUERN_DISPATCH(scan_rows_complex<float>(task));
+    kernels::ScanVjpTask<float> vjp;
+    vjp.steps = steps, vjp.channels = channels, vjp.a = high.data(), vjp.a_low = low.data();
+    vjp.h = out.data(), vjp.h_stride = n, vjp.initial = zero.data(), vjp.dout = b.data();
+    vjp.dout_stride = n, vjp.carry = carry.data();
+    QUERN_DISPATCH(scan_rows_complex_vjp<float>(vjp));
+    // Without fused multiply-add the product is rounded as well.
+    const bool fused = level != simd::Level::scalar && level != simd::Level::emu128;
+    const double bound = fused ? 1e-5 : 3e-4;
+    for (std::size_t k = 0; k < channels; ++k) {
+      EXPECT_LT(std::abs(Complex(state[2 * k], state[2 * k + 1]) - h[k]),
+                bound * (1 + std::abs(h[k])));
+      EXPECT_LT(std::abs(Complex(carry[2 * k], carry[2 * k + 1]) - g[k]),
+                bound * (1 + std::abs(g[k])));
+    }
+  }
+}
+
+TEST(ScanKernels, ComplexProducts) {
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    for (const std::size_t n : {0U, 1U, 7U, 16U, 35U}) {
+      std::vector<double> a(2 * n), b(2 * n), out(2 * n + 1, -7);
+      for (std::size_t i = 0; i < 2 * n; ++i) a[i] = double(i) - 3, b[i] = 1.5 * double(i % 5);
+      for (const bool conjugate : {false, true}) {
+        QUERN_DISPATCH(multiply_complex<double>(n, a.data(), b.data(), conjugate, out.data()));
+        for (std::size_t i = 0; i < n; ++i) {
+          const Complex x(a[2 * i], a[2 * i + 1]), y(b[2 * i], b[2 * i + 1]);
+          EXPECT_EQ(Complex(out[2 * i], out[2 * i + 1]), (conjugate ? std::conj(x) : x) * y);
+        }
+        EXPECT_EQ(out[2 * n], -7);
+      }
+    }
+  }
+}
+
 TEST(ScanKernels, FloatAgainstRecurrence) { check_all<float>(); }
 TEST(ScanKernels, DoubleAgainstRecurrence) { check_all<double>(); }
 

@@ -44,7 +44,20 @@ struct SsmArray {
   [[nodiscard]] std::size_t size() const { return values.size(); }
 };
 
-/// T is double, std::complex<double> or std::int64_t, as the file is.
+/// Complex floats, widened.
+template <class T>
+void read_single(std::vector<T>& to, const std::string& bytes, std::size_t at) {
+  if constexpr (std::is_same_v<T, std::complex<double>>) {
+    for (std::complex<double>& z : to) {
+      float parts[2];
+      std::memcpy(parts, bytes.data() + at, sizeof parts);
+      z = {static_cast<double>(parts[0]), static_cast<double>(parts[1])};
+      at += sizeof parts;
+    }
+  }
+}
+
+/// T is double, std::complex<double> (also from a file of complex floats) or std::int64_t.
 template <class T>
 SsmArray<T> ssm_reference(const std::string& name) {
   std::ifstream in(std::string(QUERN_TEST_REFERENCE_DIR) + "/ssm/" + name + ".npy",
@@ -53,13 +66,16 @@ SsmArray<T> ssm_reference(const std::string& name) {
   const std::string type = std::is_same_v<T, double>         ? "'<f8'"
                            : std::is_same_v<T, std::int64_t> ? "'<i8'"
                                                              : "'<c16'";
-  if (all.size() < 10 || all.find(type) == std::string::npos)
+  const bool single = !std::is_floating_point_v<T> && all.find("'<c8'") != std::string::npos;
+  if (all.size() < 10 || (all.find(type) == std::string::npos && !single))
     throw std::runtime_error("no reference " + name);
   const std::size_t head =
       10 + static_cast<unsigned char>(all[8]) + 256U * static_cast<unsigned char>(all[9]);
   SsmArray<T> array;
-  array.values.resize((all.size() - head) / sizeof(T));
-  if (!array.values.empty()) {
+  array.values.resize((all.size() - head) / (single ? sizeof(T) / 2 : sizeof(T)));
+  if (single) {
+    read_single(array.values, all, head);
+  } else if (!array.values.empty()) {
     std::memcpy(static_cast<void*>(array.values.data()), all.data() + head,
                 array.values.size() * sizeof(T));
   }

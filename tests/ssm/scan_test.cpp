@@ -5,7 +5,7 @@
 
 #include "quern/ssm/scan.hpp"
 
-#include "ssm/reference.hpp"
+#include "reference.hpp"
 
 #include <gtest/gtest.h>
 

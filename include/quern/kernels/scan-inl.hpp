@@ -124,13 +124,15 @@ struct ComplexLanes {
 
 /// A block of steps of kVectors vectors of channels, from channel `at` on; `count` of the only
 /// vector unless it is full.
-template <class F, std::size_t kVectors, bool kFull, class T = typename F::Scalar>
+template <class F, std::size_t kVectors, bool kFull, bool kLow, class T = typename F::Scalar>
 HWY_INLINE void scan_block(const ScanTask<T>& task, std::size_t begin, std::size_t end,
                            std::size_t at, std::size_t count) {
   constexpr std::size_t kWidth = hn::MaxLanes(typename F::D()) * std::size_t{F::kScalars};
   const std::ptrdiff_t first = static_cast<std::ptrdiff_t>(begin);
   const std::ptrdiff_t channel = static_cast<std::ptrdiff_t>(at) * F::kScalars;
-  const T* a = task.a + first * task.a_stride * F::kScalars + channel;
+  const std::ptrdiff_t first_a = first * task.a_stride * F::kScalars + channel;
+  const T* a = task.a + first_a;
+  const T* low = kLow ? task.a_low + first_a : nullptr;
   const T* b = task.b + first * task.b_stride * F::kScalars + channel;
   T* out = task.out + first * task.out_stride * F::kScalars + channel;
   T* state = task.state + channel;
@@ -141,11 +143,15 @@ HWY_INLINE void scan_block(const ScanTask<T>& task, std::size_t begin, std::size
   for (std::size_t t = begin; t < end; ++t) {
     HWY_UNROLL(4)
     for (std::size_t v = 0; v < kVectors; ++v) {
-      h[v] = F::mul_add(F::template load<kFull>(a + v * kWidth, count), h[v],
-                        F::template load<kFull>(b + v * kWidth, count));
+      auto sum = F::template load<kFull>(b + v * kWidth, count);
+      if constexpr (kLow) {
+        sum = F::mul_add(F::template load<kFull>(low + v * kWidth, count), h[v], sum);
+      }
+      h[v] = F::mul_add(F::template load<kFull>(a + v * kWidth, count), h[v], sum);
       F::template store<kFull>(h[v], out + v * kWidth, count);
     }
     a += task.a_stride * F::kScalars;
+    if constexpr (kLow) low += task.a_stride * F::kScalars;
     b += task.b_stride * F::kScalars;
     out += task.out_stride * F::kScalars;
   }
@@ -155,7 +161,7 @@ HWY_INLINE void scan_block(const ScanTask<T>& task, std::size_t begin, std::size
 }
 
 /// The gradients of such a block, from its last step to its first.
-template <class F, std::size_t kVectors, bool kFull, class T = typename F::Scalar>
+template <class F, std::size_t kVectors, bool kFull, bool kLow, class T = typename F::Scalar>
 HWY_INLINE void scan_vjp_block(const ScanVjpTask<T>& task, std::size_t begin, std::size_t end,
                                std::size_t at, std::size_t count) {
   constexpr std::size_t kWidth = hn::MaxLanes(typename F::D()) * std::size_t{F::kScalars};
@@ -188,7 +194,12 @@ HWY_INLINE void scan_vjp_block(const ScanVjpTask<T>& task, std::size_t begin, st
           F::template store<kFull>(sum[v], task.da + place(task.da_stride) + v * kWidth, count);
         }
       }
-      g[v] = F::conj_mul_add(F::template load<kFull>(a + v * kWidth, count), g[v], F::zero());
+      auto low = F::zero();
+      if constexpr (kLow) {
+        const T* const rest = task.a_low + place(task.a_stride) + v * kWidth;
+        low = F::conj_mul_add(F::template load<kFull>(rest, count), g[v], low);
+      }
+      g[v] = F::conj_mul_add(F::template load<kFull>(a + v * kWidth, count), g[v], low);
     }
   }
   HWY_UNROLL(4)
@@ -201,23 +212,23 @@ HWY_INLINE void scan_vjp_block(const ScanVjpTask<T>& task, std::size_t begin, st
 /// Steps of a block: so few that what their channels touch stays in the cache next to the others'.
 inline constexpr std::size_t kScanBlock = 64;
 
-template <class F, class T = typename F::Scalar>
+template <class F, bool kLow, class T = typename F::Scalar>
 HWY_INLINE void scan_all(const ScanTask<T>& task) {
   constexpr std::size_t kWidth = hn::MaxLanes(typename F::D());
   for (std::size_t begin = 0; begin < task.steps; begin += kScanBlock) {
     const std::size_t end = task.steps - begin < kScanBlock ? task.steps : begin + kScanBlock;
     std::size_t at = 0;
     for (; at + 4 * kWidth <= task.channels; at += 4 * kWidth) {
-      scan_block<F, 4, true>(task, begin, end, at, kWidth);
+      scan_block<F, 4, true, kLow>(task, begin, end, at, kWidth);
     }
     for (; at + kWidth <= task.channels; at += kWidth) {
-      scan_block<F, 1, true>(task, begin, end, at, kWidth);
+      scan_block<F, 1, true, kLow>(task, begin, end, at, kWidth);
     }
-    if (at < task.channels) scan_block<F, 1, false>(task, begin, end, at, task.channels - at);
+    if (at < task.channels) scan_block<F, 1, false, kLow>(task, begin, end, at, task.channels - at);
   }
 }
 
-template <class F, class T = typename F::Scalar>
+template <class F, bool kLow, class T = typename F::Scalar>
 HWY_INLINE void scan_vjp_all(const ScanVjpTask<T>& task) {
   constexpr std::size_t kWidth = hn::MaxLanes(typename F::D());
   const std::size_t blocks = (task.steps + kScanBlock - 1) / kScanBlock;
@@ -226,12 +237,13 @@ HWY_INLINE void scan_vjp_all(const ScanVjpTask<T>& task) {
     const std::size_t end = task.steps - begin < kScanBlock ? task.steps : begin + kScanBlock;
     std::size_t at = 0;
     for (; at + 4 * kWidth <= task.channels; at += 4 * kWidth) {
-      scan_vjp_block<F, 4, true>(task, begin, end, at, kWidth);
+      scan_vjp_block<F, 4, true, kLow>(task, begin, end, at, kWidth);
     }
     for (; at + kWidth <= task.channels; at += kWidth) {
-      scan_vjp_block<F, 1, true>(task, begin, end, at, kWidth);
+      scan_vjp_block<F, 1, true, kLow>(task, begin, end, at, kWidth);
     }
-    if (at < task.channels) scan_vjp_block<F, 1, false>(task, begin, end, at, task.channels - at);
+    if (at < task.channels)
+      scan_vjp_block<F, 1, false, kLow>(task, begin, end, at, task.channels - at);
   }
 }
 
@@ -240,22 +252,44 @@ HWY_INLINE void scan_vjp_all(const ScanVjpTask<T>& task) {
 /// out_t = h_t = a_t h_{t-1} + b_t, h_{-1} = state; the last h is left in state.
 template <class T>
 void scan_rows(const ScanTask<T>& task) {
-  detail::scan_all<detail::RealLanes<T>>(task);
+  detail::scan_all<detail::RealLanes<T>, false>(task);
 }
 /// The same for interleaved complex channels.
 template <class T>
 void scan_rows_complex(const ScanTask<T>& task) {
-  detail::scan_all<detail::ComplexLanes<T>>(task);
+  if (task.a_low == nullptr) return detail::scan_all<detail::ComplexLanes<T>, false>(task);
+  detail::scan_all<detail::ComplexLanes<T>, true>(task);
 }
 
 /// Gradients of scan_rows: see ScanVjpTask.
 template <class T>
 void scan_rows_vjp(const ScanVjpTask<T>& task) {
-  detail::scan_vjp_all<detail::RealLanes<T>>(task);
+  detail::scan_vjp_all<detail::RealLanes<T>, false>(task);
 }
 template <class T>
 void scan_rows_complex_vjp(const ScanVjpTask<T>& task) {
-  detail::scan_vjp_all<detail::ComplexLanes<T>>(task);
+  if (task.a_low == nullptr) return detail::scan_vjp_all<detail::ComplexLanes<T>, false>(task);
+  detail::scan_vjp_all<detail::ComplexLanes<T>, true>(task);
+}
+
+/// out = a b, or conj(a) b, for \p n interleaved complex numbers; out may be b.
+template <class T>
+void multiply_complex(std::size_t n, const T* a, const T* b, bool conjugate, T* out) {
+  using F = detail::ComplexLanes<T>;
+  constexpr std::size_t kWidth = hn::MaxLanes(typename F::D());
+  const auto product = [&](typename F::Value x, typename F::Value y) HWY_ATTR {
+    return conjugate ? F::conj_mul_add(x, y, F::zero()) : F::mul_add(x, y, F::zero());
+  };
+  std::size_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    const auto x = F::template load<true>(a + 2 * i, kWidth);
+    F::template store<true>(product(x, F::template load<true>(b + 2 * i, kWidth)), out + 2 * i,
+                            kWidth);
+  }
+  if (i == n) return;
+  const auto x = F::template load<false>(a + 2 * i, n - i);
+  F::template store<false>(product(x, F::template load<false>(b + 2 * i, n - i)), out + 2 * i,
+                           n - i);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -26,6 +26,9 @@ struct ScanTask {
   T* state = nullptr;  ///< channels numbers: h before the first step, after it the last h
   T* out = nullptr;    ///< may be b itself
   std::ptrdiff_t out_stride = 0;
+  /// Complex channels: what rounding took from a, laid out as a is; null: nothing. A multiplier
+  /// next to 1 is raised to the power of its memory, so the last bit of a float is not enough.
+  const T* a_low = nullptr;
 };
 
 /// g_t = dout_t + conj(a_{t+1}) g_{t+1}; db_t = g_t, da_t = conj(h_{t-1}) g_t.
@@ -45,6 +48,7 @@ struct ScanVjpTask {
   std::ptrdiff_t da_stride = 0;  ///< 0: the sum over time is added to what is there
   T* db = nullptr;               ///< null: left out; may be dout itself
   std::ptrdiff_t db_stride = 0;
+  const T* a_low = nullptr;  ///< see ScanTask
 };
 
 }  // namespace kernels
