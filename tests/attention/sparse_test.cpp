@@ -235,6 +235,32 @@ TEST(SparseAttention, LayoutThreadsAndBatchChangeNothing) {
   }
 }
 
+/// Sequences in one row, an empty one among them: each by itself.
+TEST(SparseAttention, PackedSequences) {
+  const std::vector<std::int64_t> cumulative = {0, 70, 70, 81, 150};
+  const Shape<4> shape = {1, 4, 150, 8}, kv_shape = {1, 2, 150, 8};
+  const auto q = attention_normal<double, 4>(shape, 45);
+  const auto k = attention_normal<double, 4>(kv_shape, 46);
+  const auto v = attention_normal<double, 4>(kv_shape, 47);
+  const auto dout = attention_normal<double, 4>(shape, 48);
+  const SparsePattern pattern = SparsePattern::window_global(5, 2);
+  const Result<double> all = run<double>(q, k, v, dout, pattern, {.cumulative = cumulative});
+  for (std::size_t s = 1; s < cumulative.size(); ++s) {
+    const Index first = cumulative[s - 1], n = cumulative[s] - first;
+    const auto part = [&](const Array& a) {
+      return NdView<const double, 4>(a.view()).slice(2, first, n);
+    };
+    const Result<double> one = run<double>(part(q), part(k), part(v), part(dout), pattern);
+    for (const auto member :
+         {&Result<double>::out, &Result<double>::dq, &Result<double>::dk, &Result<double>::dv}) {
+      const Array mine(part(all.*member));
+      EXPECT_TRUE(std::equal(mine.begin(), mine.end(), (one.*member).begin()));
+    }
+  }
+  const std::vector<std::int64_t> wrong = {0, 70, 149};
+  EXPECT_THROW(run<double>(q, k, v, dout, pattern, {.cumulative = wrong}), ShapeError);
+}
+
 TEST(SparseAttention, NothingToSeeAndNothingThere) {
   const auto q = attention_normal<double, 4>({2, 1, 20, 4}, 51);
   NdArray<double, 4> out({2, 1, 20, 4});

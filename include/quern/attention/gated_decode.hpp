@@ -216,7 +216,7 @@ void finish_step(MatrixView<const T> x, const GatedShape& s, const GatedUnitWeig
                  const GatedUnitOptions<T>& options, GatedUnitSaved<T>& a, MatrixView<T> out) {
   const NdArray<T, 2> dense_x(x);
   NdArray<T, 2> dense_out({s.batch, s.dim}, core::Fill::none);
-  gated_back<T>(dense_x.data(), s, w, options, a, dense_out.data());
+  gated_back<T>(dense_x.data(), s, w, options, a, dense_out.data(), true);
   copy_elements<T, 2>(dense_out.view(), out);
 }
 
@@ -245,7 +245,7 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
   GatedUnitSaved<T> a;
   const NdArray<T, 2> dense_x(x);
   detail::gated_front<T>(dense_x.data(), s, w, options, a, &state.step_);
-  a.attended.resize({s.batch, s.expanded}, core::Fill::none);
+  a.attended.resize({s.batch, s.expanded});
   const T scale =
       static_cast<T>(1.0 / static_cast<double>((std::max)(options.length_scale, Index{1})));
   const T factor = static_cast<T>(std::sqrt(static_cast<double>(s.dim))) * scale;
@@ -254,9 +254,8 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
     std::copy_n(&a.hidden(b, 0), s.expanded, &state.values_(b, t, 0));
     const MatrixView<const T> k(&state.keys_(b, 0, 0), {n, s.qk});
     const MatrixView<const T> v(&state.values_(b, 0, 0), {n, s.expanded});
-    NdArray<T, 2> weights({1, n}, core::Fill::none);
-    const MatrixView<const T> q(&a.heads(0, b, 0), {1, s.qk});
-    kernels::gemm<T>(q, k.transposed(), weights.view(), {.threads = options.threads});
+    NdArray<T, 1> weights({n}, core::Fill::none);
+    detail::rows_times<T>(k, &a.heads(0, b, 0), weights.data());
     if (softmax) {
       const T each = detail::GauCore<T>::softmax_plus_scale(n, s.qk);
       detail::scale_row(each, weights.data(), n);
@@ -266,8 +265,7 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
       detail::activate_step(options.activation, w.bias_table, factor, scale, n, weights.data(),
                             function);
     }
-    kernels::gemm<T>(weights.view(), v, a.attended.view().slice(0, b, 1),
-                     {.threads = options.threads});
+    detail::add_weighted_rows<T>(weights.data(), v, &a.attended(b, 0));
   }
   ++state.step_.position;
   detail::finish_step<T>(x, s, w, options, a, out);
@@ -290,11 +288,10 @@ void flash_step(std::type_identity_t<MatrixView<const T>> x,
   GatedUnitSaved<T> a;
   const NdArray<T, 2> dense_x(x);
   detail::gated_front<T>(dense_x.data(), s, w, options, a, &state.step_);
-  a.attended.resize({s.batch, s.expanded}, core::Fill::none);
+  a.attended.resize({s.batch, s.expanded});
   const Index place = state.step_.position % state.group_, n = place + 1;
   const T scale = static_cast<T>(1.0 / static_cast<double>(state.group_));
   const T factor = static_cast<T>(std::sqrt(static_cast<double>(s.qk)));
-  const kernels::GemmOptions<T> add{.beta = T{1}, .threads = options.threads};
   for (Index b = 0; b < s.batch; ++b) {
     std::copy_n(&a.heads(2, b, 0), s.qk, &state.quad_k_(b, place, 0));
     std::copy_n(&a.heads(3, b, 0), s.qk, &state.lin_k_(b, place, 0));
@@ -302,14 +299,13 @@ void flash_step(std::type_identity_t<MatrixView<const T>> x,
     const MatrixView<const T> quad_k(&state.quad_k_(b, 0, 0), {n, s.qk});
     const MatrixView<const T> v(&state.v_(b, 0, 0), {n, s.expanded});
     const MatrixView<T> sums(&state.sums_(b, 0, 0), {s.qk, s.expanded});
-    NdArray<T, 2> weights({1, n}, core::Fill::none);
-    const auto query = [&](Index h) { return MatrixView<const T>(&a.heads(h, b, 0), {1, s.qk}); };
-    const MatrixView<T> to = a.attended.view().slice(0, b, 1);
-    kernels::gemm<T>(query(0), quad_k.transposed(), weights.view(), {.threads = options.threads});
+    NdArray<T, 1> weights({n}, core::Fill::none);
+    T* const to = &a.attended(b, 0);
+    detail::rows_times<T>(quad_k, &a.heads(0, b, 0), weights.data());
     detail::activate_step(options.activation, w.bias_table, factor, scale, n, weights.data(),
                           function);
-    kernels::gemm<T>(weights.view(), v, to, {.threads = options.threads});
-    kernels::gemm<T>(query(1), sums, to, add);
+    detail::add_weighted_rows<T>(weights.data(), v, to);
+    detail::add_weighted_rows<T>(&a.heads(1, b, 0), sums, to);
     if (n < state.group_) continue;
     const MatrixView<const T> lin_k(&state.lin_k_(b, 0, 0), {n, s.qk});
     kernels::gemm<T>(lin_k.transposed(), v, sums,

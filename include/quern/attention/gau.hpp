@@ -35,8 +35,8 @@ namespace detail {
 template <class T>
 class GauCore {
  public:
-  /// Tokens of a task's queries, and keys that a tile has.
-  static constexpr Index query_rows = 256, key_cols = 1024;
+  /// Keys of a tile, at most.
+  static constexpr Index key_cols = 1024;
 
   GauCore(const char* function, const GatedShape& s, const NdView<const T, 1>& table,
           const GatedUnitOptions<T>& options)
@@ -65,6 +65,7 @@ class GauCore {
                           SparsePattern::dense(options_.causal), softmax_options(), &saved);
       return;
     }
+    const Index query_rows = tile_rows();
     const Index blocks = block_count(s_.length, query_rows);
     parallel_for(
         s_.batch * blocks,
@@ -96,6 +97,7 @@ class GauCore {
     }
     for (const NdView<T, 3>* g : {&dq, &dk, &dv}) fill_elements<T, 3>(*g, T{0});
     const bool wants_bias = !bias_.empty() && !dtable.is_null();
+    const Index query_rows = tile_rows();
     NdArray<double, 2> dbias({s_.batch, wants_bias ? 2 * s_.length - 1 : 0});
     parallel_for(
         s_.batch,
@@ -121,6 +123,8 @@ class GauCore {
   }
 
  private:
+  /// Queries of a tile: many make better products, few waste less above the diagonal.
+  [[nodiscard]] Index tile_rows() const { return s_.length <= 1024 ? 64 : 256; }
   template <class Element>
   static NdView<Element, 4> one_head(const NdView<Element, 3>& x) {
     return {x.data(),

@@ -207,7 +207,7 @@ class LanguageModel final : public nn::Layer<T> {
     }
     typename detail::RowNorm<T>::Saved saved;
     norm_.forward(x.view().rows(), y.view().rows(), saved, 0);
-    kernels::gemm<T>(y.view().rows(), head().rows().transposed(), logits.rows());
+    detail::step_linear<T>(y.view().rows(), head().rows(), {}, logits.rows());
     state.advance();
   }
 

@@ -293,16 +293,15 @@ class MultiHead : public Base {
   void step_with(nn::TensorView<const T> in, nn::TensorView<T> out, KeyValueState<T>& state,
                  const F& attend_one) const {
     nn::Tensor<T> projected({in.extent(0), 1, width()}), attended({in.extent(0), 1, inner()});
-    nn::detail::linear_forward<T>(in.rows(), in_weight().rows(), in_bias_.span(),
-                                  projected.view().rows(), 0);
+    detail::step_linear<T>(in.rows(), in_weight().rows(), in_bias_.span(), projected.view().rows());
     rotate(projected.view(), false, state.position(), 0);
     const Arrays<T> x = split(projected.view());
     state.append();
     detail::copy_elements<T, 4>(x.k, state.keys().slice(2, state.kept() - 1, 1));
     detail::copy_elements<T, 4>(x.v, state.values().slice(2, state.kept() - 1, 1));
     attend_one(NdView<const T, 4>(x.q), heads_of(attended.view(), sizes_.heads, 0));
-    nn::detail::linear_forward<T>(attended.view().rows(), out_weight().rows(), out_bias_.span(),
-                                  out.rows(), 0);
+    detail::step_linear<T>(attended.view().rows(), out_weight().rows(), out_bias_.span(),
+                           out.rows());
   }
 
  private:

@@ -20,6 +20,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -34,6 +35,9 @@ struct SparseOptions {
   Index causal_offset = 0;  ///< query i stands at position i + causal_offset among the keys
   /// Keys that count in each row of the batch (the rest is padding); empty: all.
   std::span<const std::int64_t> lengths = {};
+  /// Sequences of different lengths in one row (the batch is 1, queries are as many as keys):
+  /// sequence s is [cumulative[s], cumulative[s + 1]), and sees nothing else. Empty: none.
+  std::span<const std::int64_t> cumulative = {};
   int threads = 0;  ///< 0: the default, see parallel_for
 };
 
@@ -128,14 +132,75 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
   out_rows.finish();
 }
 
-/// The same with a plan made for this call.
+namespace detail {
+
+/// fn(first, plan) for the sequences of a packed row; plans of equal lengths are made once. fn
+/// takes [first, first + plan.queries()).
+template <class F>
+void for_each_packed(const char* function, std::span<const std::int64_t> cumulative,
+                     const SparsePattern& pattern, Index batch, Index queries, Index keys,
+                     const F& fn) {
+  const auto n = static_cast<Index>(cumulative.size());
+  bool fits = batch == 1 && queries == keys && n >= 1 && cumulative[0] == 0 &&
+              cumulative[static_cast<std::size_t>(n - 1)] == keys;
+  for (std::size_t i = 1; i < cumulative.size(); ++i) {
+    fits = fits && cumulative[i] >= cumulative[i - 1];
+  }
+  if (!fits) {
+    throw ShapeError(error_text(function, "cumulative",
+                                "0, …, " + std::to_string(keys) +
+                                    " in ascending order, of one row with as many queries as keys",
+                                "another"));
+  }
+  std::map<Index, SparsePlan> plans;
+  for (std::size_t i = 1; i < cumulative.size(); ++i) {
+    const Index length = cumulative[i] - cumulative[i - 1];
+    const auto plan = plans.try_emplace(length, pattern, length, length).first;
+    fn(static_cast<Index>(cumulative[i - 1]), plan->second);
+  }
+}
+
+/// Copies a sequence's sums to or from its place in those of the whole row.
+template <class T>
+void copy_sums(const NdArray<T, 3>& from, Index from_first, NdArray<T, 3>& to, Index to_first,
+               Index count) {
+  for (Index h = 0; h < to.extent(1); ++h) {
+    for (Index i = 0; i < count; ++i) to(0, h, to_first + i) = from(0, h, from_first + i);
+  }
+}
+
+}  // namespace detail
+
+/// The same with plans made for this call, also for packed sequences.
 template <class T>
 void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail::SparseInput<T> v,
                       NdView<T, 4> out, const SparsePattern& pattern,
                       const std::type_identity_t<SparseOptions<T>>& options = {},
                       std::type_identity_t<SparseSaved<T>>* saved = nullptr) {
-  const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
-  sparse_attention<T>(q, k, v, out, plan, options, saved);
+  constexpr const char* function = "quern::attention::sparse_attention";
+  if (options.cumulative.empty()) {
+    const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
+    return sparse_attention<T>(q, k, v, out, plan, options, saved);
+  }
+  detail::check_attention<T>(function, q, k, v, options.lengths);
+  expect_shape(function, "out", out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)});
+  if (saved != nullptr) {
+    for (NdArray<T, 3>* a : {&saved->largest, &saved->total}) {
+      a->resize({1, q.extent(1), q.extent(2)}, core::Fill::none);
+    }
+  }
+  SparseSaved<T> own;
+  const SparseOptions<T> each{.scale = options.scale, .threads = options.threads};
+  detail::for_each_packed(function, options.cumulative, pattern, q.extent(0), q.extent(2),
+                          k.extent(2), [&](Index first, const SparsePlan& plan) {
+                            const Index n = plan.queries();
+                            sparse_attention<T>(q.slice(2, first, n), k.slice(2, first, n),
+                                                v.slice(2, first, n), out.slice(2, first, n), plan,
+                                                each, &own);
+                            if (saved == nullptr) return;
+                            detail::copy_sums(own.largest, 0, saved->largest, first, n);
+                            detail::copy_sums(own.total, 0, saved->total, first, n);
+                          });
 }
 
 /// Gradients of sparse_attention. `out` and `saved` are what it gave; dout is the gradient of out;
@@ -170,7 +235,7 @@ void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
   for (const auto* rows : {&dq_rows, &dk_rows, &dv_rows}) rows->finish();
 }
 
-/// The same with a plan made for this call.
+/// The same with plans made for this call, also for packed sequences.
 template <class T>
 void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
                           detail::SparseInput<T> v, detail::SparseInput<T> out,
@@ -179,8 +244,30 @@ void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
                           std::type_identity_t<NdView<T, 4>> dk,
                           std::type_identity_t<NdView<T, 4>> dv, const SparsePattern& pattern,
                           const std::type_identity_t<SparseOptions<T>>& options = {}) {
-  const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
-  sparse_attention_vjp<T>(q, k, v, out, saved, dout, dq, dk, dv, plan, options);
+  constexpr const char* function = "quern::attention::sparse_attention_vjp";
+  if (options.cumulative.empty()) {
+    const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
+    return sparse_attention_vjp<T>(q, k, v, out, saved, dout, dq, dk, dv, plan, options);
+  }
+  detail::check_attention<T>(function, q, k, v, options.lengths);
+  expect_shape(function, "saved", saved.total.view(), {1, q.extent(1), q.extent(2)});
+  SparseSaved<T> own;
+  const SparseOptions<T> each{.scale = options.scale, .threads = options.threads};
+  const auto part = [](const auto& x, Index first, Index n) {
+    return x.is_null() ? x : x.slice(2, first, n);
+  };
+  detail::for_each_packed(function, options.cumulative, pattern, q.extent(0), q.extent(2),
+                          k.extent(2), [&](Index first, const SparsePlan& plan) {
+                            const Index n = plan.queries();
+                            for (NdArray<T, 3>* a : {&own.largest, &own.total})
+                              a->resize({1, q.extent(1), n});
+                            detail::copy_sums(saved.largest, first, own.largest, 0, n);
+                            detail::copy_sums(saved.total, first, own.total, 0, n);
+                            sparse_attention_vjp<T>(
+                                part(q, first, n), part(k, first, n), part(v, first, n),
+                                part(out, first, n), own, part(dout, first, n), part(dq, first, n),
+                                part(dk, first, n), part(dv, first, n), plan, each);
+                          });
 }
 
 }  // namespace attention

@@ -15,7 +15,6 @@
 #include "quern/nn/init.hpp"
 #include "quern/nn/linear.hpp"
 #include "quern/nn/sequence_layer.hpp"
-#include "quern/nn/sequential.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -115,12 +114,11 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
         hidden_(hidden > 0 ? hidden : 4 * dim),
         mixer_(std::move(mixer)),
         norm1_(dim),
-        norm2_(dim) {
+        norm2_(dim),
+        up_(dim, hidden_),
+        down_(hidden_, dim) {
     if (mixer_ == nullptr) throw ValueError(error_text(type(), "mixer", "a layer", "none"));
-    feed_forward_.template emplace<nn::Linear<T>>(dim_, hidden_);
-    feed_forward_.template emplace<nn::GELU<T>>();
-    feed_forward_.template emplace<nn::Linear<T>>(hidden_, dim_);
-    count();
+    mixer_count_ = nn::parameter_count(static_cast<nn::Layer<T>&>(*mixer_));
   }
   TransformerBlock(const TransformerBlock& other)
       : dim_(other.dim_),
@@ -128,8 +126,15 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
         mixer_(static_cast<nn::SequenceLayer<T>*>(other.mixer_->clone().release())),
         norm1_(other.norm1_),
         norm2_(other.norm2_),
-        feed_forward_(other.feed_forward_) {
-    count();
+        mixer_count_(other.mixer_count_),
+        up_(dim_, hidden_),
+        down_(hidden_, dim_) {
+    for (const auto& [to, from] :
+         {std::pair<nn::Linear<T>*, const nn::Linear<T>*>{&up_, &other.up_},
+          {&down_, &other.down_}}) {
+      std::copy(from->weight().begin(), from->weight().end(), to->weight().begin());
+      std::copy(from->bias().begin(), from->bias().end(), to->bias().begin());
+    }
   }
 
   [[nodiscard]] nn::SequenceLayer<T>& mixer() { return *mixer_; }
@@ -150,7 +155,8 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
     norm1_.parameters(out, prefix + "norm1.");
     mixer_->parameters(out, prefix + "mixer.");
     norm2_.parameters(out, prefix + "norm2.");
-    feed_forward_.parameters(out, prefix + "feed_forward.");
+    up_.parameters(out, prefix + "feed_forward.0.");
+    down_.parameters(out, prefix + "feed_forward.2.");
   }
   void buffers(nn::ParameterList<T>& out, const std::string& prefix) override {
     mixer_->buffers(out, prefix + "mixer.");
@@ -159,7 +165,8 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
     norm1_.initialize();
     norm2_.initialize();
     mixer_->initialize(seed, prefix + "mixer.");
-    feed_forward_.initialize(seed, prefix + "feed_forward.");
+    up_.initialize(seed, prefix + "feed_forward.0.");
+    down_.initialize(seed, prefix + "feed_forward.2.");
   }
   [[nodiscard]] std::unique_ptr<nn::Layer<T>> clone() const override {
     return std::make_unique<TransformerBlock>(*this);
@@ -170,15 +177,20 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
     this->check_step(in, out, in.rank() > 0 ? in.extent(0) : 0, dim_, dim_);
-    nn::Tensor<T> a(in.extents()), b(in.extents());
+    nn::Tensor<T> a(in.extents()), wide({in.extent(0), hidden_}), active({in.extent(0), hidden_});
     typename detail::RowNorm<T>::Saved saved;
     norm1_.forward(in.rows(), a.view().rows(), saved, 0);
     mixer_->step(a.view(), out, state);
     detail::add_tensor<T>(in, out, 0);
     norm2_.forward(out.rows(), a.view().rows(), saved, 0);
     nn::Cache<T> cache;
-    feed_forward_.forward(a.view(), b.view(), cache, nn::Mode::inference);
-    detail::add_tensor<T>(b.view(), out, 0);
+    const nn::Linear<T>&up = up_, &down = down_;
+    detail::step_linear<T>(a.view().rows(), up.weight().rows(), up.bias().span(),
+                           wide.view().rows());
+    gelu_.forward(wide.view(), active.view(), cache, nn::Mode::inference);
+    detail::step_linear<T>(active.view().rows(), down.weight().rows(), down.bias().span(),
+                           a.view().rows());
+    detail::add_tensor<T>(a.view(), out, 0);
   }
 
  protected:
@@ -193,7 +205,12 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
     mixer_->forward(first.view(), mixed.view(), cache.child(0), cache.mode);
     detail::add_tensor<T>(in, mixed.view(), threads);
     norm2_.forward(mixed.view().rows(), second.view().rows(), s.norm2, threads);
-    feed_forward_.forward(second.view(), out, cache.child(1), cache.mode);
+    const nn::Extents wide = {in.extent(0), in.extent(1), hidden_};
+    nn::Tensor<T>& raised = cache.tensor(5, wide);
+    nn::Tensor<T>& active = cache.tensor(6, wide);
+    up_.forward(second.view(), raised.view(), cache.child(1), cache.mode);
+    gelu_.forward(raised.view(), active.view(), cache.child(2), cache.mode);
+    down_.forward(active.view(), out, cache.child(3), cache.mode);
     detail::add_tensor<T>(mixed.view(), out, threads);
   }
   void differentiate(nn::TensorView<const T> dout, nn::TensorView<T> din, nn::Cache<T>& cache,
@@ -205,8 +222,12 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
     const auto part = [&](std::size_t first, std::size_t n) {
       return gradients.null() ? gradients : gradients.part(first, n);
     };
-    feed_forward_.backward(dout, dpart.view(), cache.child_as_is(1),
-                           part(4 + mixer_count_, feed_count_));
+    const std::size_t feed = 4 + mixer_count_;
+    nn::Tensor<T>& dwide = cache.tensor(7, cache.tensor(5).shape());
+    nn::Tensor<T>& dactive = cache.tensor(8, cache.tensor(5).shape());
+    down_.backward(dout, dactive.view(), cache.child_as_is(3), part(feed + 2, 2));
+    gelu_.backward(dactive.view(), dwide.view(), cache.child_as_is(2), {});
+    up_.backward(dwide.view(), dpart.view(), cache.child_as_is(1), part(feed, 2));
     std::copy(dout.begin(), dout.end(), dmixed.data());
     norm2_.backward(dpart.view().rows(), dmixed.view().rows(), s.norm2, part(2 + mixer_count_, 2),
                     threads);
@@ -225,16 +246,12 @@ class TransformerBlock final : public nn::SequenceLayer<T> {
     }
     return dim;
   }
-  void count() {
-    mixer_count_ = nn::parameter_count(static_cast<nn::Layer<T>&>(*mixer_));
-    feed_count_ = nn::parameter_count(static_cast<nn::Layer<T>&>(feed_forward_));
-  }
-
   Index dim_, hidden_;
   std::unique_ptr<nn::SequenceLayer<T>> mixer_;
   detail::RowNorm<T> norm1_, norm2_;
-  nn::Sequential<T> feed_forward_;
-  std::size_t mixer_count_ = 0, feed_count_ = 0;
+  std::size_t mixer_count_ = 0;
+  nn::Linear<T> up_, down_;
+  nn::GELU<T> gelu_;
 };
 
 }  // namespace attention

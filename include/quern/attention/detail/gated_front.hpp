@@ -165,10 +165,13 @@ void gated_front(const T* x, const GatedShape& s, const GatedUnitWeights<T>& w,
 
   const std::vector<T> hidden_bias = dense_vector<T>(w.hidden_bias);
   const std::vector<T> qk_bias = dense_vector<T>(w.qk_bias);
-  nn::detail::linear_forward<T>(saved.shifted.view(), w.hidden_weight, hidden_bias,
-                                saved.hidden_in.view(), threads);
-  nn::detail::linear_forward<T>(saved.shifted.view(), w.qk_weight, qk_bias, saved.qk_in.view(),
-                                threads);
+  const auto project = [&](const MatrixView<const T>& weights, const std::vector<T>& bias_of,
+                           const MatrixView<T>& to) {
+    if (step != nullptr) return step_linear<T>(saved.shifted.view(), weights, bias_of, to);
+    nn::detail::linear_forward<T>(saved.shifted.view(), weights, bias_of, to, threads);
+  };
+  project(w.hidden_weight, hidden_bias, saved.hidden_in.view());
+  project(w.qk_weight, qk_bias, saved.qk_in.view());
   silu(saved.hidden_in, saved.hidden, threads);
   silu(saved.qk_in, saved.qk, threads);
   for (Index h = 0; h < s.heads; ++h) {
@@ -196,12 +199,17 @@ MatrixView<const T> gated_gates(const GatedUnitSaved<T>& saved) {
 /// out (contiguous) = (attended gates) Wᵀ + b, plus x where there is a residual.
 template <class T>
 void gated_back(const T* x, const GatedShape& s, const GatedUnitWeights<T>& w,
-                const GatedUnitOptions<T>& options, GatedUnitSaved<T>& saved, T* out) {
+                const GatedUnitOptions<T>& options, GatedUnitSaved<T>& saved, T* out,
+                bool step = false) {
   saved.gated.resize({s.rows(), s.expanded}, core::Fill::none);
   multiply_rows<T>(saved.attended.view(), gated_gates(saved), saved.gated.view(), options.threads);
   const std::vector<T> bias = dense_vector<T>(w.out_bias);
   const MatrixView<T> to(out, {s.rows(), s.dim});
-  nn::detail::linear_forward<T>(saved.gated.view(), w.out_weight, bias, to, options.threads);
+  if (step) {
+    step_linear<T>(saved.gated.view(), w.out_weight, bias, to);
+  } else {
+    nn::detail::linear_forward<T>(saved.gated.view(), w.out_weight, bias, to, options.threads);
+  }
   if (!options.residual) return;
   for_rows(s.rows(), options.threads, [&](Index first, Index count) {
     add_to_row(x + first * s.dim, count * s.dim, out + first * s.dim);

@@ -16,10 +16,13 @@
 #include "quern/kernels/activation_types.hpp"
 #include "quern/kernels/functors.hpp"
 #include "quern/kernels/kernels.hpp"
+#include "quern/kernels/linear_rows_types.hpp"
+#include "quern/nn/linear.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <span>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -234,6 +237,37 @@ void unshift_tokens(MatrixView<const T> from, Index length, MatrixView<T> to, in
       std::copy_n(from.row_data(i) + half, from.cols() - half, to.row_data(i) + half);
     }
   });
+}
+
+/// y = rows of w times x.
+template <class T>
+void rows_times(MatrixView<const T> w, const T* x, T* y) {
+  const kernels::RowSet<T> set{w.data(), w.row_stride(), nullptr,
+                               static_cast<std::size_t>(w.rows()),
+                               static_cast<std::size_t>(w.cols())};
+  QUERN_DISPATCH(rows_times_vector<T>(set, x, y));
+}
+/// y += sum of r[i] times row i of x.
+template <class T>
+void add_weighted_rows(const T* r, MatrixView<const T> x, T* y) {
+  const kernels::RowSet<T> set{x.data(), x.row_stride(), nullptr,
+                               static_cast<std::size_t>(x.rows()),
+                               static_cast<std::size_t>(x.cols())};
+  QUERN_DISPATCH(add_vector_times_rows<T>(set, r, y));
+}
+
+/// y = x wᵀ + bias (empty: none) for the few rows of a decode step: weights are read once from
+/// where they lie, which a product for many rows would copy first.
+template <class T>
+void step_linear(MatrixView<const T> x, MatrixView<const T> w, std::span<const T> bias,
+                 MatrixView<T> y) {
+  constexpr Index few = 8;
+  const bool adjacent = w.last_stride_is_one() && x.last_stride_is_one() && y.last_stride_is_one();
+  if (x.rows() > few || !adjacent) return nn::detail::linear_forward<T>(x, w, bias, y, 0);
+  for (Index b = 0; b < x.rows(); ++b) {
+    rows_times<T>(w, x.row_data(b), y.row_data(b));
+    if (!bias.empty()) add_to_row(bias.data(), y.cols(), y.row_data(b));
+  }
 }
 
 }  // namespace detail
