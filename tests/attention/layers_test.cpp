@@ -11,6 +11,7 @@
 #include "quern/attention/language_model.hpp"
 #include "quern/attention/sparse_layers.hpp"
 #include "quern/attention/transformer.hpp"
+#include "quern/optim/optimizer.hpp"
 
 #include <gtest/gtest.h>
 
@@ -213,6 +214,38 @@ TEST(AttentionLayers, LanguageModelGradients) {
       }
     }
   }
+}
+
+/// Any optimiser trains it: a rule that the beginning tells is learnt.
+TEST(AttentionLayers, LanguageModelLearns) {
+  auto m = model(true, 0);
+  const auto parameters = nn::parameters_of<double>(m);
+  nn::Gradients<double> gradients(parameters);
+  std::vector<optim::Parameter<double>> trained;
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    trained.push_back({parameters[k].name, parameters[k].values.span(), gradients[k]});
+  }
+  optim::Optimizer<optim::AdamW, double> optimizer(std::move(trained), optim::AdamW{.lr = 1e-2});
+  nn::Tensor<double> tokens({2, 12}), logits({2, 12, 11}), dlogits({2, 12, 11});
+  std::vector<std::int64_t> next(24);
+  for (Index i = 0; i < 24; ++i) {
+    // Steps of 1 in one row and of 3 in the other.
+    const Index place = i % 12, step = i < 12 ? 1 : 3;
+    tokens[i] = static_cast<double>(place * step % 11);
+    next[static_cast<std::size_t>(i)] = (place + 1) * step % 11;
+  }
+  nn::Cache<double> cache;
+  double first = 0, last = 0;
+  for (int step = 0; step < 150; ++step) {
+    m.forward(tokens.view(), logits.view(), cache, nn::Mode::training);
+    last = attention::next_token_loss<double>(logits.view(), next, dlogits.view());
+    if (step == 0) first = last;
+    gradients.zero();
+    m.backward(dlogits.view(), {}, cache, gradients);
+    optimizer.step();
+  }
+  EXPECT_GT(first, 2);
+  EXPECT_LT(last, 0.5);
 }
 
 TEST(AttentionLayers, LanguageModelDecodesAndGenerates) {

@@ -36,8 +36,8 @@ struct LinformerOptions {
   int threads = 0;
 };
 
-/// What forward leaves for the backward pass: projected keys and values, (batch, kv_heads,
-/// projected, dim), and the sums of softmax.
+/// What forward leaves for the backward pass: projected keys and values, (batch, projected,
+/// kv_heads, dim), and the sums of softmax.
 template <class T>
 struct LinformerSaved {
   NdArray<T, 4> keys, values;
@@ -69,22 +69,42 @@ inline Index tokens_of(std::span<const std::int64_t> lengths, Index b, Index all
   return lengths.empty() ? all : lengths[static_cast<std::size_t>(b)];
 }
 
-/// to = e^T x for every row of the batch and head.
+/// (batch, rows, heads, dim) as (batch, heads, rows, dim).
+template <class Element>
+NdView<Element, 4> heads_first(const NdView<Element, 4>& x) {
+  return x.permuted({0, 2, 1, 3});
+}
+
+/// Calls fn(b, h, count) for all heads in pieces: `count` heads from h on of row b of the batch.
+/// Heads that lie side by side, as projections leave them, are one piece.
+template <class T, class F>
+void for_head_pieces(const NdView<const T, 4>& x, const F& fn) {
+  const Index heads = x.extent(1), dim = x.extent(3);
+  const bool whole = x.stride(1) == dim && x.last_stride_is_one();
+  const Index each = whole ? heads : Index{1};
+  for (Index b = 0; b < x.extent(0); ++b) {
+    for (Index h = 0; h < heads; h += each) fn(b, h, each);
+  }
+}
+/// Columns of heads [h, h + count) of row b of the batch.
+template <class Element>
+MatrixView<Element> head_columns(const NdView<Element, 4>& x, Index b, Index h, Index count) {
+  const Index dim = x.extent(3);
+  return {x.data() + b * x.stride(0) + h * x.stride(1),
+          {x.extent(2), count * dim},
+          {x.stride(2), count > 1 ? Index{1} : x.stride(3)}};
+}
+
+/// to (heads first) = e^T x for every row of the batch and head.
 template <class T>
 void project_tokens(NdView<const T, 4> x, MatrixView<const T> e, NdView<T, 4> to,
                     std::span<const std::int64_t> lengths, int threads) {
-  const Index heads = x.extent(1), all = x.extent(0) * heads;
-  const auto one = [&](Index u, int each) {
-    const Index b = u / heads, h = u % heads, n = tokens_of(lengths, b, x.extent(2));
-    kernels::gemm<T>(e.slice(0, 0, n).transposed(), x.subview(b).subview(h).slice(0, 0, n),
-                     to.subview(b).subview(h), {.threads = each});
-  };
-  if (all < 4) {
-    for (Index u = 0; u < all; ++u) one(u, threads);
-  } else {
-    parallel_for(
-        all, [&](Index u) { one(u, 1); }, threads);
-  }
+  if (x.extent(3) == 0) return;
+  for_head_pieces<T>(x, [&](Index b, Index h, Index count) {
+    const Index n = tokens_of(lengths, b, x.extent(2));
+    kernels::gemm<T>(e.slice(0, 0, n).transposed(), head_columns(x, b, h, count).slice(0, 0, n),
+                     head_columns(to, b, h, count), {.threads = threads});
+  });
 }
 
 /// dx = e dto, and de += x dto^T, over all rows of the batch and heads in order.
@@ -92,21 +112,23 @@ template <class T>
 void project_tokens_vjp(NdView<const T, 4> x, MatrixView<const T> e, NdView<const T, 4> dto,
                         NdView<T, 4> dx, MatrixView<T> de, std::span<const std::int64_t> lengths,
                         int threads) {
-  for (Index b = 0; b < x.extent(0); ++b) {
-    const Index n = tokens_of(lengths, b, x.extent(2));
-    for (Index h = 0; h < x.extent(1); ++h) {
-      const MatrixView<const T> slope = dto.subview(b).subview(h);
-      if (!dx.is_null()) {
-        const MatrixView<T> to = dx.subview(b).subview(h);
-        kernels::gemm<T>(e.slice(0, 0, n), slope, to.slice(0, 0, n), {.threads = threads});
-        fill_elements<T, 2>(to.slice(0, n, x.extent(2) - n), T{0});
-      }
-      if (!de.is_null()) {
-        kernels::gemm<T>(x.subview(b).subview(h).slice(0, 0, n), slope.transposed(),
-                         de.slice(0, 0, n), {.beta = T{1}, .threads = threads});
-      }
-    }
+  if (x.extent(3) == 0) return;
+  if (!dx.is_null()) {
+    for_head_pieces<T>(dx, [&](Index b, Index h, Index count) {
+      const Index n = tokens_of(lengths, b, x.extent(2));
+      const MatrixView<T> to = head_columns(dx, b, h, count);
+      kernels::gemm<T>(e.slice(0, 0, n), head_columns(dto, b, h, count), to.slice(0, 0, n),
+                       {.threads = threads});
+      fill_elements<T, 2>(to.slice(0, n, x.extent(2) - n), T{0});
+    });
   }
+  if (de.is_null()) return;
+  for_head_pieces<T>(x, [&](Index b, Index h, Index count) {
+    const Index n = tokens_of(lengths, b, x.extent(2));
+    kernels::gemm<T>(head_columns(x, b, h, count).slice(0, 0, n),
+                     head_columns(dto, b, h, count).transposed(), de.slice(0, 0, n),
+                     {.beta = T{1}, .threads = threads});
+  });
 }
 
 }  // namespace detail
@@ -124,11 +146,13 @@ void linformer_attention(detail::SparseInput<T> q, detail::SparseInput<T> k,
   detail::check_linformer<T>("quern::attention::linformer_attention", q, k, v, e, f, options);
   LinformerSaved<T> own;
   LinformerSaved<T>& s = saved != nullptr ? *saved : own;
-  s.keys.resize({k.extent(0), k.extent(1), e.cols(), k.extent(3)}, core::Fill::none);
-  s.values.resize({v.extent(0), v.extent(1), f.cols(), v.extent(3)}, core::Fill::none);
-  detail::project_tokens<T>(k, e, s.keys.view(), options.lengths, options.threads);
-  detail::project_tokens<T>(v, f, s.values.view(), options.lengths, options.threads);
-  sparse_attention<T>(q, s.keys.view(), s.values.view(), out, SparsePattern::dense(false),
+  s.keys.resize({k.extent(0), e.cols(), k.extent(1), k.extent(3)}, core::Fill::none);
+  s.values.resize({v.extent(0), f.cols(), v.extent(1), v.extent(3)}, core::Fill::none);
+  const NdView<T, 4> keys = detail::heads_first(s.keys.view());
+  const NdView<T, 4> values = detail::heads_first(s.values.view());
+  detail::project_tokens<T>(k, e, keys, options.lengths, options.threads);
+  detail::project_tokens<T>(v, f, values, options.lengths, options.threads);
+  sparse_attention<T>(q, keys, values, out, SparsePattern::dense(false),
                       {.scale = options.scale, .threads = options.threads}, &s.sums);
 }
 
@@ -150,19 +174,21 @@ void linformer_attention_vjp(
   if (!de.is_null()) expect_shape(function, "de", de, e.extents());
   if (!df.is_null()) expect_shape(function, "df", df, f.extents());
   expect_shape(function, "saved", saved.keys.view(),
-               {k.extent(0), k.extent(1), e.cols(), k.extent(3)});
+               {k.extent(0), e.cols(), k.extent(1), k.extent(3)});
   NdArray<T, 4> dkeys(saved.keys.extents(), core::Fill::none);
   NdArray<T, 4> dvalues(saved.values.extents(), core::Fill::none);
   const bool keys = !dk.is_null() || !de.is_null(), values = !dv.is_null() || !df.is_null();
-  sparse_attention_vjp<T>(q, saved.keys.view(), saved.values.view(), out, saved.sums, dout, dq,
-                          keys ? dkeys.view() : NdView<T, 4>(),
-                          values ? dvalues.view() : NdView<T, 4>(), SparsePattern::dense(false),
-                          {.scale = options.scale, .threads = options.threads});
+  const NdView<T, 4> dk_rows = detail::heads_first(dkeys.view());
+  const NdView<T, 4> dv_rows = detail::heads_first(dvalues.view());
+  sparse_attention_vjp<T>(
+      q, detail::heads_first(saved.keys.view()), detail::heads_first(saved.values.view()), out,
+      saved.sums, dout, dq, keys ? dk_rows : NdView<T, 4>(), values ? dv_rows : NdView<T, 4>(),
+      SparsePattern::dense(false), {.scale = options.scale, .threads = options.threads});
   if (keys) {
-    detail::project_tokens_vjp<T>(k, e, dkeys.view(), dk, de, options.lengths, options.threads);
+    detail::project_tokens_vjp<T>(k, e, dk_rows, dk, de, options.lengths, options.threads);
   }
   if (values) {
-    detail::project_tokens_vjp<T>(v, f, dvalues.view(), dv, df, options.lengths, options.threads);
+    detail::project_tokens_vjp<T>(v, f, dv_rows, dv, df, options.lengths, options.threads);
   }
 }
 
