@@ -221,7 +221,7 @@ constexpr const char* kStyle = R"(<style>
 @media(prefers-color-scheme:dark){:root{--ink:#e7e9ec;--page:#16191d;--line:#3a4049;--c0:#63adf5;--c1:#f0954d}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:960px;margin:0 auto;padding:24px 16px}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin:32px 0 8px}table{border-collapse:collapse;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{padding:3px 16px 3px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}th{white-space:normal;overflow-wrap:anywhere;vertical-align:bottom}
+th,td{padding:3px 16px 3px 0;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap}tr:first-child>th:not(:first-child){white-space:normal;overflow-wrap:anywhere;vertical-align:bottom}@media(max-width:600px){th,td{white-space:normal;padding-right:10px}}
 th{font-weight:500}tr>th:first-child,tr>th:not(tr:first-child>*),.left{text-align:left}
 h3{font-size:1rem;margin:16px 0 4px}.side{display:flex;flex-wrap:wrap;gap:0 64px}.side>div{max-width:100%}
 svg{max-width:640px;width:100%;height:auto}svg text{fill:var(--ink);font-size:13px}.grid{stroke:var(--line)}

@@ -102,6 +102,15 @@ struct Axis {
   }
   [[nodiscard]] std::vector<double> labels() const {
     std::vector<double> out;
+    if (log && high - low >= 1 && high - low < 2.5) {  // 1, 2 and 5 of each decade
+      for (double e = std::floor(low); e <= high; ++e) {
+        for (const double f : {1.0, 2.0, 5.0}) {
+          const double v = f * std::pow(10.0, e), t = std::log10(v);
+          if (t >= low - 1e-9 && t <= high + 1e-9) out.push_back(v);
+        }
+      }
+      return out;
+    }
     if (log && high - low >= 1) {
       const double step = std::ceil((high - low) / 6);
       for (double e = std::ceil(low - 1e-9); e <= high + 1e-9; e += step)

@@ -90,7 +90,7 @@ int run(int argc, char** argv) {
                         {"AdamW", of(optim::AdamW{.lr = 1e-3})},
                         {"RAdam", of(optim::RAdam{.lr = 1e-3})},
                         {"Lion", of(optim::Lion{.lr = 1e-4, .weight_decay = 0.1})},
-                        {"LAMB", of(optim::Lamb{.lr = 1e-2})}});
+                        {"LAMB", of(optim::Lamb{.lr = 2e-3})}});
     const double lambda = 0.05;
     found.decay =
         train("Decay", pictures, network,

@@ -106,7 +106,7 @@ table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3
 th:first-child{text-align:left}th{font-weight:500}polyline{fill:none;stroke-width:2}
 .c0{stroke:#e0533d;color:#e0533d}.c1{stroke:#2f80ed;color:#2f80ed}.c2{stroke:#27a567;color:#27a567}
 .c3{stroke:#f2b01e;color:#c88a00}.c4{stroke:#a35de0;color:#a35de0}.c5{stroke:#17b3c4;color:#17b3c4}
-.c6{stroke:#d94f9a;color:#d94f9a}.c7{stroke:#8a8f98;color:#8a8f98}.legend span{margin-right:14px;stroke:none}
+.c6{stroke:#d94f9a;color:#d94f9a}.c7{stroke:#8a8f98;color:#8a8f98}.legend span{margin-right:14px;stroke:none;display:inline-block}
 </style>)";
 
 }  // namespace

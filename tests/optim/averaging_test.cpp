@@ -49,6 +49,7 @@ TEST(Averaging, SwapsAndWarmsUp) {
   EXPECT_EQ(p[0], 3);
   EXPECT_EQ(q[0], 6);
   EXPECT_THROW((WeightAverage<double>({{.values = p}}, {.decay = 1})), ValueError);
+  EXPECT_THROW((void)average.average(2), ShapeError);
 }
 
 }  // namespace

@@ -84,6 +84,15 @@ TEST(OptimizerBase, AccumulationAveragesGradients) {
     EXPECT_DOUBLE_EQ(p[1], q[1]);
   }
   EXPECT_EQ(parts.steps(), 3);
+  // Gradients may lie elsewhere from one call to the next.
+  std::vector<double> elsewhere = {3, 4};
+  g = {1, 2};
+  EXPECT_FALSE(parts.step().stepped);
+  parts.set_gradients({elsewhere});
+  EXPECT_TRUE(parts.step().stepped);
+  once.step();
+  EXPECT_DOUBLE_EQ(p[0], q[0]);
+  EXPECT_DOUBLE_EQ(p[1], q[1]);
 }
 
 TEST(OptimizerBase, GuardSkipsAndCounts) {
@@ -145,6 +154,11 @@ TEST(OptimizerBase, ShapesAndSharedMemoryAreRefused) {
   EXPECT_THROW(o.add_group({{.values = q, .gradient = g, .shape = {3, 3}}}, Sgd{}), ShapeError);
   EXPECT_EQ(o.groups(), 1U);
   EXPECT_EQ(o.add_group({{.name = "b", .values = q, .gradient = g}}, Sgd{.lr = 1}), 1U);
+  EXPECT_THROW((void)o.lr(2), ShapeError);
+  EXPECT_THROW(o.set_lr(2, 0.1), ShapeError);
+  EXPECT_THROW((void)o.parameters(2), ShapeError);
+  EXPECT_THROW((void)o.method(2), ShapeError);
+  EXPECT_THROW((void)o.moment(0, 0, 0), ShapeError);  // plain SGD has none
   EXPECT_THROW((Optimizer<Sgd, float>({.clip_norm = -1})), ValueError);
   EXPECT_THROW((Optimizer<Sgd, float>({.accumulate = 0})), ValueError);
 }

@@ -74,18 +74,22 @@ class WeightAverage {
       std::swap_ranges(values_[k].begin(), values_[k].end(), mean.begin());
     }
   }
-  /// The average of one tensor.
+  /// The average of one tensor. ShapeError for a tensor that is none.
   [[nodiscard]] std::span<const T> average(std::size_t tensor) const {
-    return list_.parameters().at(tensor).values;
+    return list_.parameters()[place(tensor)].values;
   }
   [[nodiscard]] std::span<T> average(std::size_t tensor) {
-    return list_.parameters().at(tensor).values;
+    return list_.parameters()[place(tensor)].values;
   }
   /// Updates so far; to be set when a saved average is continued.
   [[nodiscard]] std::int64_t updates() const { return updates_; }
   void set_updates(std::int64_t updates) { updates_ = updates; }
 
  private:
+  [[nodiscard]] std::size_t place(std::size_t tensor) const {
+    return detail::checked_place("quern::optim::WeightAverage::average", "tensor", tensor,
+                                 list_.size());
+  }
   [[nodiscard]] double weight() const {
     const auto t = static_cast<double>(updates_);
     if (options_.decay < 0) return 1 / t;

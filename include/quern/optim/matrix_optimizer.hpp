@@ -63,10 +63,12 @@ class MatrixOptimizer final : public OptimizerBase<T> {
     return methods_.size() - 1;
   }
 
-  [[nodiscard]] const Method& method(std::size_t group = 0) const { return methods_.at(group); }
+  [[nodiscard]] const Method& method(std::size_t group = 0) const {
+    return methods_[this->checked(group)];
+  }
   void set_method(std::size_t group, const Method& method) {
     method.check();
-    methods_.at(group) = method;
+    methods_[this->checked(group)] = method;
   }
 
   [[nodiscard]] OptimizerState state() const override {

@@ -125,23 +125,30 @@ class Optimizer final : public OptimizerBase<T> {
 
   /// A group's options, which may change between steps (momentum, say; the rate by set_lr). What
   /// adds a state (amsgrad) cannot be switched on later.
-  [[nodiscard]] const Method& method(std::size_t group = 0) const { return methods_.at(group); }
+  [[nodiscard]] const Method& method(std::size_t group = 0) const {
+    return methods_[this->checked(group)];
+  }
   void set_method(std::size_t group, const Method& method) {
     method.check();
-    if (method.state_count() != methods_.at(group).state_count()) {
+    if (method.state_count() != methods_[this->checked(group)].state_count()) {
       throw ValueError(error_text(
           "quern::optim::Optimizer::set_method", "method",
-          "options that keep " + std::to_string(methods_.at(group).state_count()) + " states",
+          "options that keep " + std::to_string(methods_[group].state_count()) + " states",
           method.state_count()));
     }
     methods_[group] = method;
   }
-  /// A state of a tensor, such as {0, 1, 0}: the first group's second tensor's first.
+  /// A state of a tensor, such as {0, 1, 0}: the first group's second tensor's first. ShapeError
+  /// for what is not there.
   [[nodiscard]] std::span<const Moments> moment(std::size_t group, std::size_t tensor,
                                                 int state) const {
-    const auto& list = this->lists_.at(group);
-    return {states_.at(group).data(state) + list.start(tensor),
-            list.parameters().at(tensor).values.size()};
+    constexpr const char* function = "quern::optim::Optimizer::moment";
+    const auto& list = this->lists_[this->checked(group)];
+    detail::checked_place(function, "tensor", tensor, list.size());
+    detail::checked_place(function, "state", static_cast<std::size_t>(state),
+                          static_cast<std::size_t>(states_[group].count()));
+    return {states_[group].data(state) + list.start(tensor),
+            list.parameters()[tensor].values.size()};
   }
 
   [[nodiscard]] OptimizerState state() const override {

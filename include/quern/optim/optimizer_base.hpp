@@ -102,17 +102,24 @@ class OptimizerBase {
       for (std::size_t k = 0; k < list.size(); ++k) list.set_gradient(k, gradients[at++]);
       if (options_.accumulate <= 1) list.bind(nullptr);
     }
+    for (std::size_t g = 0; g < adders_.size(); ++g) {
+      for (std::size_t k = 0; k < adders_[g].size(); ++k) {
+        adders_[g].set_gradient(k, lists_[g].parameters()[k].gradient);
+      }
+      adders_[g].bind(nullptr);
+    }
   }
 
   [[nodiscard]] std::size_t groups() const { return lists_.size(); }
+  /// What asks of a group throws a ShapeError for one that is not there.
   [[nodiscard]] const std::vector<Parameter<T>>& parameters(std::size_t group = 0) const {
-    return lists_.at(group).parameters();
+    return lists_[checked(group)].parameters();
   }
   /// The rate of the next step. Schedules set it; 0 is allowed here.
-  [[nodiscard]] double lr(std::size_t group = 0) const { return clocks_.at(group).lr; }
+  [[nodiscard]] double lr(std::size_t group = 0) const { return clocks_[checked(group)].lr; }
   void set_lr(std::size_t group, double lr) {
     check_rate(lr);
-    clocks_.at(group).lr = lr;
+    clocks_[checked(group)].lr = lr;
   }
   /// Of all groups.
   void set_lr(double lr) {
@@ -124,9 +131,13 @@ class OptimizerBase {
     check_rate(eta);
     for (Clock& clock : clocks_) clock.lr = clock.base_lr * eta;
   }
-  [[nodiscard]] double base_lr(std::size_t group = 0) const { return clocks_.at(group).base_lr; }
+  [[nodiscard]] double base_lr(std::size_t group = 0) const {
+    return clocks_[checked(group)].base_lr;
+  }
   /// Steps that a group has taken, and steps that were skipped for gradients that are not finite.
-  [[nodiscard]] std::int64_t steps(std::size_t group = 0) const { return clocks_.at(group).step; }
+  [[nodiscard]] std::int64_t steps(std::size_t group = 0) const {
+    return clocks_[checked(group)].step;
+  }
   [[nodiscard]] std::int64_t skipped() const { return skipped_; }
   /// Options may change between steps, `accumulate` only to what it was.
   [[nodiscard]] const OptimizerOptions& options() const { return options_; }
@@ -160,6 +171,10 @@ class OptimizerBase {
 
   virtual void step_group(std::size_t group, double scale) = 0;
 
+  [[nodiscard]] std::size_t checked(std::size_t group) const {
+    return detail::checked_place("quern::optim::Optimizer", "group", group, lists_.size());
+  }
+
   /// Takes the tensors of one more group, all checked.
   void append_group(std::vector<Parameter<T>> parameters, double lr) {
     constexpr const char* function = "quern::optim::Optimizer::add_group";
@@ -183,6 +198,7 @@ class OptimizerBase {
     if (options_.accumulate > 1) {
       sums_.emplace_back(lists_.back().state_elements(), core::Fill::zero);
       lists_.back().bind(sums_.back().data());
+      adders_.push_back(adder(lists_.back(), sums_.back()));
     }
   }
 
@@ -309,20 +325,23 @@ class OptimizerBase {
                                 "finite numbers", "one that is not"));
   }
 
+  /// The sums as parameters whose gradients are the group's.
+  static detail::TensorList<T> adder(const detail::TensorList<T>& list, core::Buffer<T>& sums) {
+    std::vector<Parameter<T>> parts;
+    for (std::size_t k = 0; k < list.size(); ++k) {
+      const std::span<const T> gradient = list.parameters()[k].gradient;
+      parts.push_back({{}, {sums.data() + list.start(k), gradient.size()}, gradient, {}});
+    }
+    return detail::TensorList<T>(std::move(parts));
+  }
+
   /// Adds the gradients to the sums; true when a step is due.
   bool gather() {
     const T share = static_cast<T>(-1.0 / options_.accumulate);
-    for (std::size_t g = 0; g < lists_.size(); ++g) {
-      std::vector<Parameter<T>> parts;
-      for (std::size_t k = 0; k < lists_[g].size(); ++k) {
-        const std::span<const T> gradient = lists_[g].parameters()[k].gradient;
-        parts.push_back(
-            {{}, {sums_[g].data() + lists_[g].start(k), gradient.size()}, gradient, {}});
-      }
-      kernels::OptimWork<T, T> work;
-      work.prologue.clip = (std::numeric_limits<T>::infinity)();
-      detail::run_rule(detail::TensorList<T>(std::move(parts)), kernels::SgdRule<T>{share}, work,
-                       options_.threads);
+    kernels::OptimWork<T, T> work;
+    work.prologue.clip = (std::numeric_limits<T>::infinity)();
+    for (const detail::TensorList<T>& list : adders_) {
+      detail::run_rule(list, kernels::SgdRule<T>{share}, work, options_.threads);
     }
     if (++gathered_ < options_.accumulate) return false;
     gathered_ = 0;
@@ -333,6 +352,7 @@ class OptimizerBase {
   }
 
   std::vector<core::Buffer<T>> sums_;
+  std::vector<detail::TensorList<T>> adders_;  ///< one a group where gradients are accumulated
   int gathered_ = 0;
 };
 

@@ -61,6 +61,13 @@ void check_parameter(std::string_view function, const Parameter<T>& p, const std
   }
 }
 
+/// `place`; ShapeError unless it is below `count`.
+inline std::size_t checked_place(std::string_view function, std::string_view argument,
+                                 std::size_t place, std::size_t count) {
+  if (place < count) return place;
+  throw ShapeError(error_text(function, argument, "below " + std::to_string(count), place));
+}
+
 /// A tensor's memory, for finding overlaps.
 struct NamedMemory {
   const std::byte* begin;
