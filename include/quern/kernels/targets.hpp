@@ -7,9 +7,9 @@
 /// is left out gains nothing over these and costs compile time, or has vectors of unknown length
 /// (SVE, RVV), which cannot be kept in arrays.
 ///
-/// Only HWY_DISABLED_TARGETS, HWY_DISABLE_PCLMUL_AES and HWY_WANT_AVX3_DL are set, and stay set:
-/// Highway looks at them again whenever HWY_STATIC_TARGET is used. A program's own use of the
-/// static target works beside them.
+/// Only HWY_DISABLED_TARGETS, HWY_DISABLE_PCLMUL_AES, HWY_WANT_AVX3_DL and HWY_IS_DEBUG_BUILD are
+/// set, and stay set: Highway looks at them again whenever HWY_STATIC_TARGET is used. A program's
+/// own use of the static target works beside them.
 
 #ifndef QUERN_KERNELS_TARGETS_HPP
 #define QUERN_KERNELS_TARGETS_HPP
@@ -37,6 +37,12 @@
 #if !defined(HWY_WANT_AVX3_DL)
 #define HWY_WANT_AVX3_DL
 #endif
+#endif
+
+// Highway's own assertions (unoptimised or sanitized builds) call a function of its library, which
+// nothing here links.
+#if !defined(HWY_IS_DEBUG_BUILD)
+#define HWY_IS_DEBUG_BUILD 0
 #endif
 
 #if defined(QUERN_STATIC_SIMD) && !defined(HWY_COMPILE_ONLY_STATIC) && \
