@@ -226,6 +226,22 @@ TEST(SsmS5, ThreadsGiveTheSameBits) {
   }
 }
 
+TEST(SsmS5, EveryStepSizeIsFinite) {
+  for (const double dt : {1e-8, 1e-3, 1.0, 1e3}) {
+    Model<float> m(4, 2, false);
+    m.dt.fill(static_cast<float>(dt));
+    const auto u = ssm_random<float, 3>({1, 50, 2}, 1);
+    NdArray<float, 3> y(u.extents());
+    NdArray<std::complex<float>, 1> dlambda(m.lambda.extents());
+    NdArray<float, 1> ddt({4});
+    ssm::s5<float>(u.view(), m.view(), {}, y.view());
+    ssm::s5_vjp<float>(u.view(), m.view(), {}, std::as_const(y).view(), {}, {},
+                       {.lambda = dlambda.view(), .dt = ddt.view()});
+    EXPECT_TRUE(ssm::detail::all_finite(y.view()) && ssm::detail::all_finite(dlambda.view()));
+    EXPECT_TRUE(ssm::detail::all_finite(ddt.view()));
+  }
+}
+
 TEST(SsmS5, BadInput) {
   Model<double> m(3, 2, false);
   auto u = ssm_random<double, 3>({2, 5, 2}, 1);

@@ -232,14 +232,18 @@ PEERS = {"torch": Peer(make=Torch), "fftw": Peer(make=Fftw), "jax": Peer(make=Ja
          "scalar": Peer(make=Scalar)}
 
 
-def against(exact):
-    """Largest difference to exact(), which is worked out once."""
+CHECKED = 8  # channels that are worked out in float64
+
+
+def against(exact, channels):
+    """Largest difference to exact() on the first channels, which are worked out once."""
     kept = []
 
     def quality(answer, folder):
         if not kept:
-            kept.append(exact(folder).ravel())
-        return float(numpy.abs(answer - kept[0]).max() / numpy.abs(kept[0]).max())
+            kept.append(exact(folder).reshape(-1, min(CHECKED, channels)))
+        got = answer.reshape(-1, channels)[:, :CHECKED]
+        return float(numpy.abs(got - kept[0]).max() / numpy.abs(kept[0]).max())
 
     return quality
 
@@ -262,7 +266,7 @@ def convolution_cases(folder, batch, channels, length):
         -numpy.arange(length) / length * 4)[:, None]).astype(numpy.float32))
 
     def spectra(folder):
-        x, y = load(folder, u), load(folder, k)
+        x, y = load(folder, u)[..., :CHECKED], load(folder, k)[..., :CHECKED]
         return numpy.fft.rfft(x, n=2 * length, axis=1), numpy.fft.rfft(y, n=2 * length, axis=0)
 
     def forward(folder):
@@ -276,7 +280,7 @@ def convolution_cases(folder, batch, channels, length):
     for run, peers, exact in (("convolution", ("torch", "fftw"), forward),
                               ("convolution-gradient", ("torch",), kernel_gradient)):
         yield Case(name=f"{run} B{batch} H{channels} L{length}", metric="ms", run=run, work=1e3,
-                   higher=False, peers=peers, data={"u": u, "k": k}, quality=against(exact),
+                   higher=False, peers=peers, data={"u": u, "k": k}, quality=against(exact, channels),
                    slot=0, repeats=5)
 
 
@@ -294,14 +298,14 @@ def kernel_case(folder, channels, modes, length):
     def exact(folder):
         z = complex_of(folder, a) * load(folder, dt)[:, None]
         weight = complex_of(folder, c) * numpy.expm1(z) / complex_of(folder, a)
-        kernel = numpy.empty((length, channels))
-        for h in range(channels):
+        kernel = numpy.empty((length, min(CHECKED, channels)))
+        for h in range(kernel.shape[1]):
             kernel[:, h] = 2 * (numpy.exp(numpy.outer(numpy.arange(length), z[h])) @ weight[h]).real
         return kernel
 
     return Case(name=f"s4d-kernel H{channels} N{2 * modes} L{length}", metric="ms",
                 run=f"s4d-kernel length={length}", work=1e3, higher=False, peers=("torch",),
-                data={"a": a, "c": c, "dt": dt}, quality=against(exact), slot=0, repeats=3)
+                data={"a": a, "c": c, "dt": dt}, quality=against(exact, channels), slot=0, repeats=3)
 
 
 def scan_case(folder, length, states, inputs):
@@ -327,12 +331,12 @@ def scan_case(folder, length, states, inputs):
         x = numpy.zeros(states, complex)
         for t in range(length):
             x = v[t] = multiplier * x + v[t]
-        return (v @ complex_of(folder, c).T).real
+        return (v @ complex_of(folder, c)[:CHECKED].T).real
 
     return Case(name=f"complex-scan L{length} P{states} H{inputs}", metric="ns/(step, state)",
                 run="complex-scan", work=1e9 / (length * states), higher=False, peers=("jax",),
-                data={"u": u, "lambda": lam, "b": b, "c": c, "dt": dt}, quality=against(exact),
-                slot=0, repeats=5)
+                data={"u": u, "lambda": lam, "b": b, "c": c, "dt": dt},
+                quality=against(exact, inputs), slot=0, repeats=5)
 
 
 def legs_case(folder, order, channels, steps):
@@ -341,9 +345,9 @@ def legs_case(folder, order, channels, steps):
         size=(steps, channels)).cumsum(0).astype(numpy.float32) / 16)
 
     def exact(folder):
-        inputs, r = load(folder, u), numpy.sqrt(2 * numpy.arange(order) + 1.0)
+        inputs, r = load(folder, u)[:, :CHECKED], numpy.sqrt(2 * numpy.arange(order) + 1.0)
         a = -numpy.tril(numpy.outer(r, r), -1) - numpy.diag(numpy.arange(order) + 1.0)
-        m = numpy.zeros((order, channels))
+        m = numpy.zeros((order, inputs.shape[1]))
         m[0] = inputs[0]
         eye = numpy.eye(order)
         for k in range(1, steps):
@@ -353,7 +357,7 @@ def legs_case(folder, order, channels, steps):
 
     return Case(name=f"legs N{order}, {channels} channels", metric="ns/(step, order, channel)",
                 run=f"legs order={order}", work=1e9 / (steps * order * channels), higher=False,
-                peers=("scalar",), data={"u": u}, quality=against(exact))
+                peers=("scalar",), data={"u": u}, quality=against(exact, channels))
 
 
 def cases(folder, quick):

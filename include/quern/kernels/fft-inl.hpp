@@ -253,6 +253,35 @@ void dit(std::size_t m, const T* w, T* z) {
   dit_pass(FftPoints<T>{z}, m, w, z);
 }
 
+/// z_j = z_j k_j, or z_j conj(k_j).
+template <bool kConjugate, class T>
+HWY_INLINE void product_pass(std::size_t points, const T* k, T* z) {
+  for (std::size_t at = 0; at < points * fft_point<T>; at += fft_point<T>) {
+    for (std::size_t lane = 0; lane < fft_lanes<T>; lane += hn::Lanes(FftTag<T>())) {
+      const FftValue<T> a = load_point<T>(z + at, lane), b = load_point<T>(k + at, lane);
+      store_point<T>(kConjugate ? times_conj<T>(a, b) : times<T>(a, b), z + at, lane);
+    }
+  }
+}
+
+/// There, times the spectrum k, and back: each part while it is in the cache (16 KB of points and
+/// as many of k).
+template <bool kConjugate, class T>
+void ring_product(std::size_t m, const T* w, const T* k, T* z) {
+  if (m <= 128) {
+    dif(m, w, z);
+    product_pass<kConjugate>(m, k, z);
+    dit(m, w, z);
+    return;
+  }
+  dif_pass(FftPoints<T>{z}, m, w, z);
+  for (std::size_t part = 0; part < 4; ++part) {
+    const std::size_t at = part * (m / 4) * fft_point<T>;
+    ring_product<kConjugate>(m / 4, w + 6 * (m / 4), k + at, z + at);
+  }
+  dit_pass(FftPoints<T>{z}, m, w, z);
+}
+
 }  // namespace detail
 
 /// z_k = sum_j z_j e^(-2 pi i j k / size), in place; frequencies in bit-reversed order.
@@ -288,6 +317,21 @@ void fft_inverse_rows(const FftTask<T>& task, T* z, const FftRows<T>& rows, bool
   }
   detail::dit_pass(detail::FftUntwisted<T>{rows, tail, add, negate_tail, task.untwist}, m,
                    task.twiddles, z);
+}
+
+/// fft_forward_rows, a product with a kernel's spectrum (or its conjugate), and fft_inverse_rows in
+/// one; z is work space.
+template <class T>
+void fft_convolve_rows(const FftTask<T>& task, const FftRows<const T>& in, const T* kernel, T* z,
+                       const FftRows<T>& rows, bool add, const FftRows<T>& tail) {
+  const std::size_t m = task.size, q = m / 4;
+  detail::dif_pass(detail::FftTwisted<T>{in, task.twist}, m, task.twiddles, z);
+  for (std::size_t k = 0; k < 4; ++k) {
+    const std::size_t at = k * q * fft_point<T>;
+    detail::ring_product<false>(q, task.twiddles + 6 * q, kernel + at, z + at);
+  }
+  detail::dit_pass(detail::FftUntwisted<T>{rows, tail, add, false, task.untwist}, m, task.twiddles,
+                   z);
 }
 
 /// out = a b, or a conj(b), of \p points points; out may be a or b.

@@ -191,10 +191,9 @@ class TileConvolution {
   void forward(const Sequence& s) {
     const Index step = static_cast<Index>(points_);
     for (Index t = 0; t < s.length; t += step) {
-      T* const z = tile(0);
-      transform(rows_of(job_.u, s, t), z);
-      QUERN_DISPATCH(fft_multiply<T>(points_, z, tile(1), false, z));
-      restore(z, rows_of(job_.y, s, t), t > 0, rows_of(job_.y, s, t + step), false);
+      const kernels::FftRows<const T> in = rows_of(job_.u, s, t);
+      const kernels::FftRows<T> out = rows_of(job_.y, s, t), next = rows_of(job_.y, s, t + step);
+      QUERN_DISPATCH(fft_convolve_rows<T>(task_, in, tile(1), tile(0), out, t > 0, next));
     }
   }
 

@@ -12,7 +12,7 @@
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
-#include "quern/ssm/mimo.hpp"
+#include "quern/ssm/detail/mimo.hpp"
 #include "quern/ssm/s5.hpp"
 #include "quern/ssm/sequence.hpp"
 

@@ -20,9 +20,9 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/ssm/convolution.hpp"
+#include "quern/ssm/detail/dplr.hpp"
+#include "quern/ssm/detail/rtf_recurrence.hpp"
 #include "quern/ssm/discretize.hpp"
-#include "quern/ssm/dplr.hpp"
-#include "quern/ssm/rtf_recurrence.hpp"
 #include "quern/ssm/rtf_types.hpp"
 #include "quern/ssm/sequence.hpp"
 

@@ -2,8 +2,8 @@
 
 /// \file
 /// S4 (Gu et al., arXiv:2111.00396): for each channel a state space with a diagonal plus low rank
-/// transition under the bilinear method, as a convolution (dplr.hpp) and as a recurrence
-/// (s4_recurrence.hpp), which carries states.
+/// transition under the bilinear method, as a convolution (detail/dplr.hpp) and as a recurrence
+/// (detail/s4_recurrence.hpp), which carries states.
 
 #ifndef QUERN_SSM_S4_HPP
 #define QUERN_SSM_S4_HPP
@@ -15,8 +15,8 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/ssm/convolution.hpp"
-#include "quern/ssm/dplr.hpp"
-#include "quern/ssm/s4_recurrence.hpp"
+#include "quern/ssm/detail/dplr.hpp"
+#include "quern/ssm/detail/s4_recurrence.hpp"
 #include "quern/ssm/s4_types.hpp"
 #include "quern/ssm/sequence.hpp"
 

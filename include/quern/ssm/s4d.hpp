@@ -19,8 +19,8 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/ssm/convolution.hpp"
+#include "quern/ssm/detail/modes.hpp"
 #include "quern/ssm/discretize.hpp"
-#include "quern/ssm/modes.hpp"
 #include "quern/ssm/sequence.hpp"
 
 #include <algorithm>

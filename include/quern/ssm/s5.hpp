@@ -13,9 +13,9 @@
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
+#include "quern/ssm/detail/mimo.hpp"
+#include "quern/ssm/detail/modes.hpp"
 #include "quern/ssm/discretize.hpp"
-#include "quern/ssm/mimo.hpp"
-#include "quern/ssm/modes.hpp"
 #include "quern/ssm/sequence.hpp"
 
 #include <complex>

@@ -4,8 +4,8 @@
 /// Complex modes of many channels, each with a step of its own: their powers, sums of powers and
 /// moments by tiles of channels. What S4D is built from.
 
-#ifndef QUERN_SSM_MODES_HPP
-#define QUERN_SSM_MODES_HPP
+#ifndef QUERN_SSM_DETAIL_MODES_HPP
+#define QUERN_SSM_DETAIL_MODES_HPP
 
 #include "quern/core/buffer.hpp"
 #include "quern/core/checks.hpp"
@@ -331,4 +331,4 @@ void mode_step(const ModeSteps<T>& steps, const NdView<const T, 2>& u,
 }  // namespace ssm
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_SSM_MODES_HPP
+#endif  // QUERN_SSM_DETAIL_MODES_HPP

@@ -5,8 +5,8 @@
 /// f_t (B u_t), y_t = scale Re(C x_t) + D u_t: the scan that S5 and the LRU are, fused with both
 /// products by blocks of time, so that states stay in the cache.
 
-#ifndef QUERN_SSM_MIMO_HPP
-#define QUERN_SSM_MIMO_HPP
+#ifndef QUERN_SSM_DETAIL_MIMO_HPP
+#define QUERN_SSM_DETAIL_MIMO_HPP
 
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
@@ -403,4 +403,4 @@ void add_output_gradient(const NdArray<T, 2>& g, double scale,
 }  // namespace ssm
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_SSM_MIMO_HPP
+#endif  // QUERN_SSM_DETAIL_MIMO_HPP

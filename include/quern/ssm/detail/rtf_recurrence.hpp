@@ -5,8 +5,8 @@
 /// sum_i b_i v_{t-i} (one step later where delayed), and their gradients. The state is the last
 /// `order` values of v, the latest first. In double within.
 
-#ifndef QUERN_SSM_RTF_RECURRENCE_HPP
-#define QUERN_SSM_RTF_RECURRENCE_HPP
+#ifndef QUERN_SSM_DETAIL_RTF_RECURRENCE_HPP
+#define QUERN_SSM_DETAIL_RTF_RECURRENCE_HPP
 
 #include "quern/core/config.hpp"
 #include "quern/core/nd_view.hpp"
@@ -148,4 +148,4 @@ void rtf_recurrence_vjp(const RtfParameters<T>& p, const RtfStable& stable,
 }  // namespace ssm
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_SSM_RTF_RECURRENCE_HPP
+#endif  // QUERN_SSM_DETAIL_RTF_RECURRENCE_HPP

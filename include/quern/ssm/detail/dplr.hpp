@@ -10,8 +10,8 @@
 /// factor. So no power of the transition is needed, poles may lie as near to the unit circle as
 /// they like, and any length runs on a power of two. All of it is in double.
 
-#ifndef QUERN_SSM_DPLR_HPP
-#define QUERN_SSM_DPLR_HPP
+#ifndef QUERN_SSM_DETAIL_DPLR_HPP
+#define QUERN_SSM_DETAIL_DPLR_HPP
 
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
@@ -310,4 +310,4 @@ class DplrTile {
 }  // namespace ssm
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_SSM_DPLR_HPP
+#endif  // QUERN_SSM_DETAIL_DPLR_HPP

@@ -5,15 +5,15 @@
 /// A) x_{k-1} + 2 h b u_k with h = dt / 2, costs O(modes) since A is diagonal plus low rank; and
 /// its gradients. In double within; states are stored as T.
 
-#ifndef QUERN_SSM_S4_RECURRENCE_HPP
-#define QUERN_SSM_S4_RECURRENCE_HPP
+#ifndef QUERN_SSM_DETAIL_S4_RECURRENCE_HPP
+#define QUERN_SSM_DETAIL_S4_RECURRENCE_HPP
 
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
-#include "quern/ssm/dplr.hpp"
-#include "quern/ssm/modes.hpp"
+#include "quern/ssm/detail/dplr.hpp"
+#include "quern/ssm/detail/modes.hpp"
 #include "quern/ssm/s4_types.hpp"
 #include "quern/ssm/sequence.hpp"
 
@@ -292,4 +292,4 @@ void s4_recurrence_vjp(const char* function, const S4Parameters<T>& q,
 }  // namespace ssm
 QUERN_NAMESPACE_END
 
-#endif  // QUERN_SSM_S4_RECURRENCE_HPP
+#endif  // QUERN_SSM_DETAIL_S4_RECURRENCE_HPP
