@@ -10,6 +10,12 @@ target_compile_options(quern_dev_flags INTERFACE -Wall -Wextra -Wpedantic -Wshad
 if(QUERN_WARNINGS_ARE_ERRORS)
   target_compile_options(quern_dev_flags INTERFACE -Werror)
 endif()
+# g++ 12 warns of its own AVX-512 intrinsics, which leave a register undefined on purpose (GCC bug
+# 105593), wherever Eigen's decompositions are compiled for such a machine.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13 AND
+   CMAKE_CXX_FLAGS MATCHES "-march=")
+  target_compile_options(quern_dev_flags INTERFACE -Wno-uninitialized -Wno-maybe-uninitialized)
+endif()
 
 # A kernel is compiled once for every SIMD level, which costs time. `quern_room_levels` is for
 # programs whose question is another: with "two" they know AVX2 and what the compiler's flags allow,
