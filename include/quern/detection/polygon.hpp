@@ -92,10 +92,11 @@ class ColumnCrossings {
       add(c, t - 1 + ys);
     });
   }
+  /// COCO's ceil((fine_y + 0.5) / 5 - 0.5) within the picture: the quotient is whole or at least a
+  /// fifth away from it, so integers give the same.
   void add(std::int64_t column, std::int64_t fine_y) {
-    double y = (static_cast<double>(fine_y) + 0.5) / 5 - 0.5;
-    y = std::ceil((std::clamp)(y, 0.0, static_cast<double>(height_)));
-    ends_.push_back(static_cast<std::uint32_t>(column) * height_ + static_cast<std::uint32_t>(y));
+    const std::int64_t row = fine_y <= 2 ? 0 : (std::min)((fine_y + 2) / 5, std::int64_t{height_});
+    ends_.push_back(static_cast<std::uint32_t>(column) * height_ + static_cast<std::uint32_t>(row));
   }
 
   std::uint32_t height_, width_;
