@@ -32,6 +32,23 @@ std::vector<double> trajectory(const Method& method, const std::vector<Index>& s
   return path;
 }
 
+/// Blocks of 256 rows below the diagonal and their mirror images are the whole product.
+TEST(MatrixOptimizer, SymmetricProductsAreWhole) {
+  for (const Index n : {5, 256, 300, 600}) {
+    const Index k = 40;
+    const auto size = static_cast<std::size_t>(n * k), square = static_cast<std::size_t>(n * n);
+    std::vector<double> x(size), whole(square, 0.5), halves(square, 0.5);
+    Philox rng(7, "product");
+    for (double& v : x) v = rng.normal();
+    const MatrixView<const double> a(x.data(), {n, k});
+    kernels::gemm<double>(a, a.transposed(), MatrixView<double>(whole.data(), {n, n}),
+                          {.alpha = 2, .beta = 3});
+    optim::detail::symmetric_product<double>(a, a.transposed(),
+                                             MatrixView<double>(halves.data(), {n, n}), 2, 3, 1);
+    for (std::size_t i = 0; i < square; ++i) ASSERT_NEAR(halves[i], whole[i], 1e-12) << n;
+  }
+}
+
 std::vector<Index> reference_shape() { return {7, 12}; }
 
 TEST(MatrixOptimizer, TrajectoriesOfAdafactorAndMuon) {

@@ -149,6 +149,30 @@ class FactoredStep {
   std::int64_t blocks_ = 0;
 };
 
+/// c = alpha x y + beta c where that is symmetric: block rows up to the diagonal, then mirrored. On
+/// large matrices three eighths of the product are saved.
+template <class T>
+void symmetric_product(MatrixView<const T> x, MatrixView<const T> y, MatrixView<T> c, T alpha,
+                       T beta, int threads) {
+  constexpr Index side = 256;
+  const Index n = c.rows();
+  for (Index begin = 0; begin < n; begin += side) {
+    const Index rows = (std::min)(side, n - begin);
+    kernels::gemm<T>(x.block(begin, 0, rows, x.cols()), y.block(0, 0, y.rows(), begin + rows),
+                     c.block(begin, 0, rows, begin + rows),
+                     {.alpha = alpha, .beta = beta, .threads = threads});
+  }
+  // The part above the blocks on the diagonal, by tiles that fit the cache.
+  constexpr Index tile = 32;
+  for (Index i0 = 0; i0 < n; i0 += tile) {
+    for (Index j0 = i0 / side * side + side; j0 < n; j0 += tile) {
+      for (Index i = i0; i < (std::min)(i0 + tile, n); ++i) {
+        for (Index j = j0; j < (std::min)(j0 + tile, n); ++j) c(i, j) = c(j, i);
+      }
+    }
+  }
+}
+
 /// Five steps of X = a X + (b A + c A A) X, A = X X^T, on a matrix of no more rows than columns.
 template <class T>
 void orthogonalise(MatrixView<T> x, int steps, int threads) {
@@ -160,9 +184,9 @@ void orthogonalise(MatrixView<T> x, int steps, int threads) {
   MatrixView<T> now = x, next(other.data(), {n, width});
   for (int k = 0; k < steps; ++k) {
     const MatrixView<const T> in = now;
-    kernels::gemm<T>(in, in.transposed(), gram, {.threads = threads});
+    symmetric_product<T>(in, in.transposed(), gram, T(1), T(0), threads);
     std::copy(first.begin(), first.end(), second.begin());
-    kernels::gemm<T>(gram, gram, mix, {.alpha = c, .beta = b, .threads = threads});
+    symmetric_product<T>(gram, gram, mix, c, b, threads);
     // a X is a diagonal of the factor.
     for (Index i = 0; i < n; ++i) mix(i, i) += a;
     kernels::gemm<T>(mix, in, next, {.threads = threads});
