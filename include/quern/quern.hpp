@@ -7,6 +7,7 @@
 #ifndef QUERN_QUERN_HPP
 #define QUERN_QUERN_HPP
 
+#include "quern/attention/attention_layers.hpp"
 #include "quern/attention/attention_options.hpp"
 #include "quern/attention/delta.hpp"
 #include "quern/attention/feature_map.hpp"
@@ -23,6 +24,7 @@
 #include "quern/attention/lsh.hpp"
 #include "quern/attention/multi_head.hpp"
 #include "quern/attention/performer.hpp"
+#include "quern/attention/recurrent_layers.hpp"
 #include "quern/attention/relative_bias.hpp"
 #include "quern/attention/softmax.hpp"
 #include "quern/attention/sparse.hpp"

@@ -73,6 +73,7 @@ void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved
   const detail::LinearCall<T> call("quern::attention::linear_attention_vjp", in, options);
   call.check_out("dout", dout);
   call.check_gradients(gradients);
+  call.check_state(saved.initial);
   NdView<const T, 4> out = saved.out;
   NdView<const T, 3> normalisers = saved.normalisers;
   NdArray<T, 4> own_out;
@@ -80,7 +81,10 @@ void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved
   if (options.normalise && (out.is_null() || normalisers.is_null())) {
     own_out.resize(dout.extents());
     own_sums.resize({dout.extent(0), dout.extent(1), dout.extent(2)});
-    linear_attention<T>(in, own_out.view(), nullptr, own_sums.view(), options);
+    LinearState<T> state;
+    if (saved.initial != nullptr) state = *saved.initial;
+    linear_attention<T>(in, own_out.view(), saved.initial != nullptr ? &state : nullptr,
+                        own_sums.view(), options);
     out = own_out.view();
     normalisers = own_sums.view();
   }
@@ -91,7 +95,7 @@ void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved
   detail::clear_gaps(call.shape.query_spans, gradients.q);
   detail::clear_gaps(call.shape.key_spans, gradients.k);
   detail::clear_gaps(call.shape.key_spans, gradients.v);
-  call.backward(out, normalisers, dout, gradients);
+  call.backward(out, normalisers, dout, saved.initial, gradients);
 }
 
 }  // namespace attention

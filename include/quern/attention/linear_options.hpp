@@ -8,6 +8,7 @@
 
 #include "quern/attention/attention_options.hpp"
 #include "quern/attention/feature_map.hpp"
+#include "quern/attention/linear_state.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/nd_view.hpp"
 
@@ -50,6 +51,7 @@ template <class T>
 struct LinearSaved {
   NdView<const T, 4> out;
   NdView<const T, 3> normalisers;
+  const LinearState<T>* initial = nullptr;  ///< what `state` held before; null: nothing
 };
 
 /// Gradients by the inputs, of their shapes.

@@ -292,14 +292,25 @@ class MultiHead : public Base {
   template <class F>
   void step_with(nn::TensorView<const T> in, nn::TensorView<T> out, KeyValueState<T>& state,
                  const F& attend_one) const {
+    step_at(in, out, state.position(),
+            [&](NdView<const T, 4> q, NdView<const T, 4> k, NdView<const T, 4> v, NdView<T, 4> to) {
+              state.append();
+              detail::copy_elements<T, 4>(k, state.keys().slice(2, state.kept() - 1, 1));
+              detail::copy_elements<T, 4>(v, state.values().slice(2, state.kept() - 1, 1));
+              attend_one(q, to);
+            });
+  }
+  /// The position numbered `position`: its queries, keys and values (batch, heads, 1, head_dim) go
+  /// to `attend_one`, which gives the heads' outputs.
+  template <class F>
+  void step_at(nn::TensorView<const T> in, nn::TensorView<T> out, Index position,
+               const F& attend_one) const {
     nn::Tensor<T> projected({in.extent(0), 1, width()}), attended({in.extent(0), 1, inner()});
     detail::step_linear<T>(in.rows(), in_weight().rows(), in_bias_.span(), projected.view().rows());
-    rotate(projected.view(), false, state.position(), 0);
+    rotate(projected.view(), false, position, 0);
     const Arrays<T> x = split(projected.view());
-    state.append();
-    detail::copy_elements<T, 4>(x.k, state.keys().slice(2, state.kept() - 1, 1));
-    detail::copy_elements<T, 4>(x.v, state.values().slice(2, state.kept() - 1, 1));
-    attend_one(NdView<const T, 4>(x.q), heads_of(attended.view(), sizes_.heads, 0));
+    attend_one(NdView<const T, 4>(x.q), NdView<const T, 4>(x.k), NdView<const T, 4>(x.v),
+               heads_of(attended.view(), sizes_.heads, 0));
     detail::step_linear<T>(attended.view().rows(), out_weight().rows(), out_bias_.span(),
                            out.rows());
   }

@@ -21,6 +21,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -79,10 +80,6 @@ class LinearCall {
     if (state == nullptr) return;
     if (!causal())
       throw ValueError(error_text(shape.function, "state", "causal attention", "full"));
-    if (shape.heads != shape.key_heads) {
-      throw ValueError(
-          error_text(shape.function, "state", "as many key heads as query heads", shape.key_heads));
-    }
     const Index s = shape.sequences(), h = shape.heads;
     expect_shape(shape.function, "state.sums", state->sums.view(),
                  {s, h, features_, shape.value_dim});
@@ -160,13 +157,14 @@ class LinearCall {
   }
 
   void backward(const NdView<const T, 4>& out, const NdView<const T, 3>& normalisers,
-                const NdView<const T, 4>& dout, const LinearGradients<T>& gradients) const {
+                const NdView<const T, 4>& dout, const LinearState<T>* initial,
+                const LinearGradients<T>& gradients) const {
     const Index tasks = shape.sequences() * shape.key_heads;
     std::vector<T> head_decay(static_cast<std::size_t>(gradients.head_decay.is_null() ? 0 : tasks));
     const auto one = [&](Index task) {
       T* const decay = head_decay.empty() ? nullptr : &head_decay[static_cast<std::size_t>(task)];
-      key_head(task / shape.key_heads, task % shape.key_heads, out, normalisers, dout, gradients,
-               decay);
+      key_head(task / shape.key_heads, task % shape.key_heads, out, normalisers, dout, initial,
+               gradients, decay);
     };
     // Few heads are done one after the other, each on all threads.
     if (tasks >= 4) {
@@ -211,7 +209,8 @@ class LinearCall {
   /// Gradients of one key head, summed over its query heads.
   void key_head(Index sequence, Index kh, const NdView<const T, 4>& out,
                 const NdView<const T, 3>& normalisers, const NdView<const T, 4>& dout,
-                const LinearGradients<T>& gradients, T* head_decay) const {
+                const LinearState<T>* initial, const LinearGradients<T>& gradients,
+                T* head_decay) const {
     const simd::Level level = simd::active_level();
     const auto s = static_cast<std::size_t>(sequence);
     const SequenceSpan &queries = shape.query_spans[s], &keys = shape.key_spans[s];
@@ -225,7 +224,12 @@ class LinearCall {
         for (Index i = 0; i < queries.length && options_.normalise; ++i) {
           sums[static_cast<std::size_t>(i)] = normalisers(queries.batch, h, queries.begin + i);
         }
-        run(head(sequence, h),
+        StartOfHead<T> start;
+        if (initial != nullptr) {
+          start.sums = initial->sums.view().subview(sequence).subview(h);
+          start.normaliser = initial->normaliser.data() + (sequence * shape.heads + h) * features_;
+        }
+        run(head(sequence, h), start,
             options_.normalise ? sequence_rows(out, queries, h) : MatrixView<const T>(),
             sequence_rows(dout, queries, h),
             gradients.q.is_null() ? MatrixView<T>() : sequence_rows(gradients.q, queries, h));
@@ -236,17 +240,20 @@ class LinearCall {
       const kernels::TileLayout layout = QUERN_DISPATCH_AT(level, tile_layout<T>());
       const KeySums<T> key_sums(level, layout, first);
       Padded<T> dsums(layout, key_sums.sums.rows, key_sums.sums.cols);
-      each_query_head([&](const LinearHead<T>& head, MatrixView<const T> y, MatrixView<const T> dy,
-                          MatrixView<T> dq) {
+      each_query_head([&](const LinearHead<T>& head, const StartOfHead<T>&, MatrixView<const T> y,
+                          MatrixView<const T> dy, MatrixView<T> dq) {
         linear_full_vjp(level, head, key_sums, y, dy, sums.data(), dsums, dq);
       });
       return linear_full_key_vjp(level, first, key_sums, dsums, dk, dv);
     }
-    causal_key_head(first, keys, kh, gradients, head_decay, dk, dv, each_query_head, sums.data());
+    const T before = initial != nullptr ? initial->log_scale(sequence, kh * shape.share())
+                                        : -std::numeric_limits<T>::infinity();
+    causal_key_head(first, before, keys, kh, gradients, head_decay, dk, dv, each_query_head,
+                    sums.data());
   }
 
   template <class EachQueryHead>
-  void causal_key_head(const LinearHead<T>& first, const SequenceSpan& keys, Index kh,
+  void causal_key_head(const LinearHead<T>& first, T before, const SequenceSpan& keys, Index kh,
                        const LinearGradients<T>& gradients, T* head_decay, MatrixView<T> dk,
                        MatrixView<T> dv, const EachQueryHead& each_query_head,
                        const T* sums) const {
@@ -254,7 +261,7 @@ class LinearCall {
     const bool wide = !first.channel_decay.is_null();
     core::Buffer<T> phi, decay;
     if (first.key_map.scaled()) {
-      ScaledKeys<T> scaled(first, -std::numeric_limits<T>::infinity());
+      ScaledKeys<T> scaled(first, before);
       phi.swap(scaled.phi);
       decay.swap(scaled.decay);
     } else {
@@ -288,10 +295,11 @@ class LinearCall {
       to.step_decay = sequence_rows(with_one, keys, kh);
       clear(to.step_decay);
     }
-    each_query_head([&](const LinearHead<T>& head, MatrixView<const T> y, MatrixView<const T> dy,
-                        MatrixView<T> dq) {
+    each_query_head([&](const LinearHead<T>& head, const StartOfHead<T>& start,
+                        MatrixView<const T> y, MatrixView<const T> dy, MatrixView<T> dq) {
       to.q = dq;
-      linear_causal_vjp(head, phi.data(), decay.data(), wide, y, dy, sums, options_.chunk, to);
+      linear_causal_vjp(head, start, phi.data(), decay.data(), wide, y, dy, sums, options_.chunk,
+                        to);
     });
     for (Index t = 0; t < first.k.rows() && !dv.is_null(); ++t) {
       for (Index c = 0; c < dim; ++c) dv(t, c) = value_sums[static_cast<std::size_t>(t * dim + c)];

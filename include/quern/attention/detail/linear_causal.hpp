@@ -112,6 +112,13 @@ struct LinearHeadGradients {
   T* head_decay = nullptr;      ///< added to
 };
 
+/// Where a head began: null for nothing.
+template <class T>
+struct StartOfHead {
+  MatrixView<const T> sums;
+  const T* normaliser = nullptr;
+};
+
 /// do / normaliser and, in the channel after, -(do . out) / normaliser; `rows` rows by their step.
 template <class T>
 void linear_output_gradient(const LinearHead<T>& head, MatrixView<const T> out,
@@ -141,9 +148,10 @@ void linear_output_gradient(const LinearHead<T>& head, MatrixView<const T> out,
 /// One query head's part of the gradients. `phi_k` (steps, features) are the keys' features,
 /// `decay` logarithms of (steps) or (steps, features) factors, or null.
 template <class T>
-void linear_causal_vjp(const LinearHead<T>& head, const T* phi_k, const T* decay, bool wide_decay,
-                       MatrixView<const T> out, MatrixView<const T> dout, const T* normalisers,
-                       Index chunk, const LinearHeadGradients<T>& to) {
+void linear_causal_vjp(const LinearHead<T>& head, const StartOfHead<T>& start, const T* phi_k,
+                       const T* decay, bool wide_decay, MatrixView<const T> out,
+                       MatrixView<const T> dout, const T* normalisers, Index chunk,
+                       const LinearHeadGradients<T>& to) {
   const Index n = head.steps(), m = head.features(), dv = head.v.cols();
   const Index values = dv + (head.normalise ? 1 : 0);
   const auto buffer = [](Index size) { return core::Buffer<T>(static_cast<std::size_t>(size)); };
@@ -166,6 +174,13 @@ void linear_causal_vjp(const LinearHead<T>& head, const T* phi_k, const T* decay
   if (!to.step_decay.is_null() || to.head_decay != nullptr) {
     gradients.step_decay = {ddecay.data(), {1, 1, n}};
   }
+  core::Buffer<T> initial = buffer(start.sums.is_null() ? 0 : m * values);
+  for (Index r = 0; r < m && !initial.empty(); ++r) {
+    T* const row = initial.data() + r * values;
+    for (Index c = 0; c < dv; ++c) row[c] = start.sums(r, c);
+    if (head.normalise) row[dv] = start.normaliser[r];
+  }
+  if (!initial.empty()) in.initial_state = {initial.data(), {1, 1, m, values}};
   kernels::RecurrenceOptions options;
   options.chunk = chunk;
   kernels::decayed_recurrence_vjp<T>(in, NdView<const T, 4>(dy.data(), by_value), {}, gradients,
