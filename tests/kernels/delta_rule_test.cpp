@@ -76,7 +76,9 @@ TYPED_TEST(DeltaKernel, BothWaysAgainstTheDefinition) {
           }
           ASSERT_NEAR(residuals[at], residual, tolerance);
           ASSERT_NEAR(writes[at], write, tolerance);
-          if (!backward) ASSERT_NEAR(out[at], read, tolerance);
+          if (!backward) {
+            ASSERT_NEAR(out[at], read, tolerance);
+          }
         }
         for (std::size_t r = 0; r < rows; ++r) ASSERT_NEAR(state[r * cols + c], s[r], tolerance);
       }
