@@ -25,6 +25,7 @@
 
 #include "quern/kernels/selective_scan_types.hpp"
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include <cstddef>
