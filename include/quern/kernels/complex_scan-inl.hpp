@@ -214,7 +214,8 @@ int complex_scan(const ComplexScanTask<T>& task) {
           detail::store_complex(d, h, task.kept, at / selective_scan_tile * scan.states + n,
                                 channel, count);
         }
-        detail::complex_states<hn::ScalableTag<T>, T>(d, task, tile, at, channel, n, task.h, nullptr);
+        detail::complex_states<hn::ScalableTag<T>, T>(d, task, tile, at, channel, n, task.h,
+                                                      nullptr);
       }
       if (scan.y.data != nullptr) {
         detail::end_tile(d, scan, at, channel, count, steps, y, check);
@@ -247,10 +248,11 @@ void complex_scan_vjp(const ComplexScanVjpTask<T>& task) {
         const ComplexRows<T> moving{
             {task.scan.kept.re.row(k * scan.states), task.scan.kept.re.stride},
             {task.scan.kept.im.row(k * scan.states), task.scan.kept.im.stride}};
-        detail::complex_states<hn::ScalableTag<T>, T>(d, task.scan, forward, at, channel, n, moving, kept);
+        detail::complex_states<hn::ScalableTag<T>, T>(d, task.scan, forward, at, channel, n, moving,
+                                                      kept);
         const auto last = detail::load_complex(d, moving, n, channel, count);
-        detail::complex_states_back<hn::ScalableTag<T>, T>(d, task, tile, at, steps, channel, count, n,
-                                                    last, kept);
+        detail::complex_states_back<hn::ScalableTag<T>, T>(d, task, tile, at, steps, channel, count,
+                                                           n, last, kept);
       }
       detail::end_tile_back(d, task.back, at, channel, count, steps, tile);
     }
