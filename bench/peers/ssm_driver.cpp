@@ -5,6 +5,7 @@
 
 #include "limits.hpp"
 #include "peers/protocol.hpp"
+#include "peers/ssm_recurrences.hpp"
 
 #include "quern/kernels/simd.hpp"
 #include "quern/ssm/convolution.hpp"
@@ -41,6 +42,8 @@ class SsmDriver : public peers::Driver {
     if (name == "s4d-kernel") return s4d_kernel(command);
     if (name == "complex-scan") return complex_scan(command);
     if (name == "legs") return legs(command);
+    peers::Reply reply;
+    if (recurrences_.run(command, reply, output_)) return reply;
     throw std::runtime_error("no case " + name);
   }
   [[nodiscard]] const peers::Array& output() const override { return output_; }
@@ -126,6 +129,8 @@ class SsmDriver : public peers::Driver {
   }
 
   peers::Array output_;
+  peers::SsmRecurrences recurrences_{
+      [this](const char* name) -> const peers::Array& { return array(name); }};
 };
 
 }  // namespace

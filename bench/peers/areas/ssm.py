@@ -15,6 +15,8 @@ and from few channels; jax: lax.scan over B u, then C x, jitted.
 legs: HiPPO-LegS, bilinear, 64 channels together, 256 inputs. The peer is the O(order) recurrence in
 scalar C++ for one channel at a time ("scalar", compiled here with -O2).
 
+Scans that depend on the data, retention and RWKV: see ssm_recurrences.py.
+
 Quality: largest difference to float64 (numpy), relative to the largest value, on what both return.
 """
 
@@ -26,6 +28,7 @@ import time
 import numpy
 
 from area import Case, Peer, PythonPeer, cached
+from areas.ssm_recurrences import RECURRENCE_PEERS, recurrence_cases
 
 DRIVER = "ssm_driver"
 
@@ -229,7 +232,7 @@ class Scalar(PythonPeer):
 
 
 PEERS = {"torch": Peer(make=Torch), "fftw": Peer(make=Fftw), "jax": Peer(make=Jax),
-         "scalar": Peer(make=Scalar)}
+         "scalar": Peer(make=Scalar), **RECURRENCE_PEERS}
 
 
 CHECKED = 8  # channels that are worked out in float64
@@ -365,3 +368,4 @@ def cases(folder, quick):
     yield kernel_case(folder, *((32, 32, 2048) if quick else (512, 32, 16384)))
     yield scan_case(folder, *((4096, 64, 8) if quick else (65536, 256, 16)))
     yield legs_case(folder, 64 if quick else 256, 64, 256)
+    yield from recurrence_cases(folder, quick)
