@@ -122,6 +122,9 @@ inline detection::Detection voc_result_line(const Input& input, std::size_t begi
                   "expected image, score, x1, y1, x2, y2, got " + std::to_string(words) + " words");
   }
   if (v[3] < v[1] || v[4] < v[2]) input.fail_at(begin, "a box of negative size");
+  if (!is_finite_bits(v[3] - v[1]) || !is_finite_bits(v[4] - v[2])) {
+    input.fail_at(begin, "a box too large for a double");
+  }
   d.score = v[0];
   d.box = box_of_corners({v[1], v[2], v[3], v[4]});
   return d;
