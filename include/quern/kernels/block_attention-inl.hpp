@@ -45,6 +45,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 namespace detail {
 
+/// Rows of no numbers may lie nowhere.
+template <class T>
+HWY_INLINE void copy_row(const T* from, std::ptrdiff_t n, T* to) {
+  if (n > 0) std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+}
+
 inline constexpr std::ptrdiff_t kTokens = block_attention_size;
 
 template <class T>
@@ -259,8 +265,7 @@ class BlockAttentionRun {
   const T* query_rows(const T* matrix, std::ptrdiff_t* stride, std::ptrdiff_t cols, T* room) const {
     if (task_.query_ids == nullptr) return matrix + task_.first_query * *stride;
     for (std::ptrdiff_t i = 0; i < task_.queries; ++i) {
-      std::memcpy(room + i * cols, matrix + query_id(i) * *stride,
-                  static_cast<std::size_t>(cols) * sizeof(T));
+      copy_row(matrix + query_id(i) * *stride, cols, room + i * cols);
     }
     *stride = cols;
     return room;
@@ -346,10 +351,8 @@ class BlockAttentionRun {
     }
     for (std::ptrdiff_t j = 0; j < keys_; ++j) {
       const std::int64_t id = key_id(j);
-      std::memcpy(key_rows_ + j * task_.dim, task_.k + id * task_.k_stride,
-                  static_cast<std::size_t>(task_.dim) * sizeof(T));
-      std::memcpy(value_rows_ + j * task_.value_dim, task_.v + id * task_.v_stride,
-                  static_cast<std::size_t>(task_.value_dim) * sizeof(T));
+      copy_row(task_.k + id * task_.k_stride, task_.dim, key_rows_ + j * task_.dim);
+      copy_row(task_.v + id * task_.v_stride, task_.value_dim, value_rows_ + j * task_.value_dim);
     }
     k_ = key_rows_, k_stride_ = task_.dim;
     v_ = value_rows_, v_stride_ = task_.value_dim;
@@ -452,8 +455,7 @@ void block_attention(const BlockAttentionTask<T>& task, const BlockAttentionSums
     if (sums.first) {
       std::memset(out + i * cols, 0, static_cast<std::size_t>(cols) * sizeof(T));
     } else {
-      std::memcpy(out + i * cols, sums.out + run.query_id(i) * sums.out_stride,
-                  static_cast<std::size_t>(cols) * sizeof(T));
+      detail::copy_row(sums.out + run.query_id(i) * sums.out_stride, cols, out + i * cols);
     }
   }
   for (std::ptrdiff_t begin = 0; begin < task.keys; begin += kTokens) {
