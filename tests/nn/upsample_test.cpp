@@ -8,7 +8,9 @@
 
 #include "gradients.hpp"
 #include "quern/io/npy.hpp"
+#include "quern/nn/conv.hpp"
 #include "quern/nn/image.hpp"
+#include "quern/nn/pooling.hpp"
 #include "quern/nn/shuffle.hpp"
 #include "quern/nn/unpool.hpp"
 
@@ -106,6 +108,32 @@ const std::map<std::string, Interpolation> modes = {
 template <class T>
 std::unique_ptr<nn::Layer<T>> layer_of(const Case& c, Layout layout) {
   const auto number = [&](const char* key) { return static_cast<Index>(std::stol(c.of(key))); };
+  const auto pair = [&](const char* key) {
+    const auto values = numbers(c.of(key));
+    const auto at = [&](std::size_t k) { return static_cast<Index>(values[k % values.size()]); };
+    return nn::Pair(at(0), at(1));
+  };
+  if (c.op == "conv_transpose2d") {
+    const Extents w = c.shape("w");
+    return std::make_unique<nn::ConvTranspose2d<T>>(
+        w[0], w[1] * number("groups"),
+        nn::Conv2dOptions{.kernel = {w[2], w[3]},
+                          .stride = pair("stride"),
+                          .padding = pair("padding"),
+                          .dilation = pair("dilation"),
+                          .output_padding = pair("output_padding"),
+                          .groups = number("groups"),
+                          .bias = c.has("b"),
+                          .layout = layout});
+  }
+  if (c.op == "max_pool2d") {
+    return std::make_unique<nn::MaxPool2d<T>>(nn::PoolOptions{.kernel = pair("kernel"),
+                                                              .stride = pair("stride"),
+                                                              .padding = pair("padding"),
+                                                              .dilation = pair("dilation"),
+                                                              .ceil = c.of("ceil_mode") == "1",
+                                                              .layout = layout});
+  }
   if (c.op == "pixel_shuffle") return std::make_unique<nn::PixelShuffle<T>>(number("r"), layout);
   if (c.op == "pixel_unshuffle") {
     return std::make_unique<nn::PixelUnshuffle<T>>(number("r"), layout);
@@ -160,7 +188,8 @@ void expect_near(const Tensor<T>& got, const Tensor<T>& want, double tolerance,
 }
 
 template <class T>
-void expect_case(const Case& c, const std::vector<float>& blob, Layout layout) {
+void expect_case(const Case& c, const std::vector<float>& blob,
+                 const std::vector<std::int32_t>& all_places, Layout layout) {
   const bool last = layout == Layout::channels_last;
   const auto give = [&](const char* key) {
     Tensor<T> x = c.array<T>(key, blob);
@@ -171,12 +200,34 @@ void expect_case(const Case& c, const std::vector<float>& blob, Layout layout) {
   ASSERT_EQ(layer->output_shape(in.shape()), want.shape()) << c.text;
   nn::Cache<T> cache;
   Tensor<T> out(want.shape()), din(in.shape());
+  const auto parameters = nn::parameters_of<T>(*layer);
+  const std::string names[] = {"w", "b"};
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    const auto values = c.array<T>(names[k], blob);
+    std::copy(values.span().begin(), values.span().end(), parameters[k].values.begin());
+  }
+  nn::Gradients<T> gradients(parameters);
   layer->forward(in.view(), out.view(), cache, nn::Mode::training);
-  layer->backward(dout.view(), din.view(), cache, {});
-  const bool exact = c.op != "interpolate" || c.of("mode").starts_with("nearest");
+  layer->backward(dout.view(), din.view(), cache, gradients);
+  for (std::size_t k = 0; k < parameters.size(); ++k) {
+    const auto expected = c.array<T>("g" + names[k], blob);
+    for (std::size_t i = 0; i < gradients[k].size(); ++i) {
+      ASSERT_NEAR(gradients[k][i], expected[static_cast<Index>(i)], 1e-5) << c.text << names[k];
+    }
+  }
+  if (c.op == "max_pool2d" && !last) {
+    const auto places = c.array<double>("idx", all_places);
+    const auto found = nn::MaxPool2d<T>::indices(cache);
+    for (Index i = 0; i < places.size(); ++i) {
+      ASSERT_EQ(static_cast<double>(found[static_cast<std::size_t>(i)]), places[i]) << c.text;
+    }
+  }
+  const bool convolution = c.op == "conv_transpose2d";
+  const bool exact = (c.op != "interpolate" && !convolution) || c.of("mode").starts_with("nearest");
   expect_near(out, want, exact ? 0 : 4e-6, c.text);
   expect_near(din, dwant, 1e-5, c.text + " (gradient)");
-  // The transpose: <Ux, y> = <x, U'y>.
+  // The transpose: <Ux, y> = <x, U'y>; a convolution's bias is no part of a linear map.
+  if (c.has("b")) return;
   double left = 0, right = 0, scale = 0;
   for (Index i = 0; i < out.size(); ++i) {
     left += static_cast<double>(out[i]) * static_cast<double>(dout[i]);
@@ -191,14 +242,15 @@ void expect_case(const Case& c, const std::vector<float>& blob, Layout layout) {
 
 TEST(NnUpsample, CasesOfPyTorch) {
   const auto blob = unpacked<float>("upsampling.npy.gz");
+  const auto places = unpacked<std::int32_t>("upsampling_indices.npy.gz");
   int tested = 0;
   for (const Case& c : read_cases()) {
     if (c.op == "max_unpool2d") continue;
-    expect_case<float>(c, blob, Layout::channels_first);
-    expect_case<float>(c, blob, Layout::channels_last);
-    if (tested++ % 4 == 0) expect_case<double>(c, blob, Layout::channels_first);
+    expect_case<float>(c, blob, places, Layout::channels_first);
+    expect_case<float>(c, blob, places, Layout::channels_last);
+    if (tested++ % 4 == 0) expect_case<double>(c, blob, places, Layout::channels_first);
   }
-  EXPECT_EQ(tested, 338);
+  EXPECT_EQ(tested, 349);
 }
 
 TEST(NnUpsample, MaxUnpoolingOfPyTorch) {
@@ -279,6 +331,29 @@ TEST(NnUpsample, NamedLayersAndTheBilinearTransposedKernel) {
   const double hat[] = {0.25, 0.75, 0.75, 0.25};
   for (Index i = 0; i < 32; ++i) EXPECT_EQ(weight[i], hat[i / 4 % 4] * hat[i % 4]);
   EXPECT_THROW(nn::fill_bilinear(Tensor<double>({2, 3}).view()), ShapeError);
+}
+
+TEST(NnUpsample, ATransposedConvolutionStartsAsBilinear) {
+  for (const Index factor : {2, 3}) {
+    const Index kernel = 2 * factor - factor % 2;
+    nn::ConvTranspose2d<double> conv(
+        2, 2,
+        {.kernel = kernel, .stride = factor, .padding = factor / 2, .groups = 2, .bias = false});
+    nn::fill_bilinear(conv.weight());
+    const auto x = random_tensor<double>({1, 2, 5, 6}, 8);
+    const auto learned = nn::apply(conv, x.view());
+    Tensor<double> plain({1, 2, 5 * factor, 6 * factor});
+    ASSERT_EQ(learned.shape(), plain.shape());
+    nn::resample<double>(x.view(), plain.view(), {.mode = Interpolation::linear});
+    for (Index c = 0; c < 2; ++c) {  // inside: at the edges one sees zeros, the other the edge
+      for (Index i = factor; i < 4 * factor; ++i) {
+        for (Index j = factor; j < 5 * factor; ++j) {
+          const Index at = (c * 5 * factor + i) * 6 * factor + j;
+          ASSERT_NEAR(learned[at], plain[at], 1e-12) << factor << ' ' << i << ' ' << j;
+        }
+      }
+    }
+  }
 }
 
 TEST(NnUpsample, WrongOptionsAndShapesAreNamed) {

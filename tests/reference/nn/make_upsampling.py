@@ -32,8 +32,6 @@ def write(cases_path, blob_path):
     indices, lines = [], []
     for case in json.load(open(cases_path, encoding="utf-8")):
         attrs = dict(case["attrs"])
-        if case["op"] in ("conv_transpose2d", "max_pool2d"):
-            continue  # tested with the convolutions and pooling
         parts = [case["op"]]
         for key, value in attrs.items():
             if value is None:
@@ -45,6 +43,10 @@ def write(cases_path, blob_path):
             parts.append(f"{key}={value}")
         parts += [f"in={text_of(case['inputs']['x'])}", f"out={text_of(case['output'])}"]
         parts += [f"gout={text_of(case['grad_output'])}", f"gin={text_of(case['grads']['x'])}"]
+        for key in case["inputs"]:
+            if key != "x":  # a transposed convolution's weight and bias
+                parts += [f"{key}={text_of(case['inputs'][key])}"]
+                parts += [f"g{key}={text_of(case['grads'][key])}"]
         if "indices" in case:
             parts.append(f"idx={len(indices)}:" + ",".join(map(str, case["indices"]["shape"])))
             indices += case["indices"]["values"]
@@ -66,7 +68,7 @@ def load(name):
         return np.load(file)
 
 
-def run(op, a, x, idx):
+def run(op, a, x, idx, weights):
     numbers = lambda key, kind: [kind(v) for v in a[key].split(",")] if key in a else None
     if op == "interpolate":
         scale = numbers("scale_factor", float)
@@ -84,6 +86,15 @@ def run(op, a, x, idx):
         return F.pixel_unshuffle(x, int(a["r"]))
     if op == "channel_shuffle":
         return F.channel_shuffle(x, int(a["groups"]))
+    stride, padding = numbers("stride", int), numbers("padding", int)
+    if op == "conv_transpose2d":
+        return F.conv_transpose2d(x, *weights, stride, padding, numbers("output_padding", int),
+                                  int(a["groups"]), numbers("dilation", int))
+    if op == "max_pool2d":
+        y, places = F.max_pool2d(x, int(a["kernel"]), stride, padding, int(a["dilation"]),
+                                 a["ceil_mode"] == "1", return_indices=True)
+        assert (places == idx).all()
+        return y
     size = numbers("output_size", int)
     return F.max_unpool2d(x, idx.long(), int(a["kernel"]), int(a["stride"]), int(a["padding"]), size)
 
@@ -104,9 +115,12 @@ def compare():
         op, *rest = line.split()
         a = dict(part.split("=", 1) for part in rest)
         x = array(a["in"]).requires_grad_()
-        y = run(op, a, x, array(a["idx"], all_indices) if "idx" in a else None)
+        weights = [array(a[key]).requires_grad_() for key in "wb" if key in a]
+        y = run(op, a, x, array(a["idx"], all_indices) if "idx" in a else None, weights)
         y.backward(array(a["gout"]))
-        for got, want in ((y, a["out"]), (x.grad, a["gin"])):
+        pairs = [(y, a["out"]), (x.grad, a["gin"])]
+        pairs += [(w.grad, a["g" + key]) for w, key in zip(weights, "wb")]
+        for got, want in pairs:
             worst = max(worst, (got.detach() - array(want)).abs().max().item())
     print("largest difference", worst)
     assert worst < 1e-4
