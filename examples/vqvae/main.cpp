@@ -31,10 +31,14 @@ using namespace vqvae;
 
 struct Settings {
   std::string data = "/usr/share/datasets/fashion-mnist", html = "vqvae.html", save;
-  Index epochs = 8, prior_epochs = 12, judge_epochs = 3, rows = 0, samples = 200;
+  Index epochs = 4, prior_epochs = 5, judge_epochs = 2, rows = 0, samples = 200;
   std::uint64_t seed = 1;
   int threads = 0;
-  vq::VqVaeOptions model;
+  vq::VqVaeOptions model = [] {
+    vq::VqVaeOptions options;
+    options.residual_blocks = 1;
+    return options;
+  }();
 };
 
 Images first(const Images& images, Index count) {
@@ -97,8 +101,8 @@ vq::PixelCnn<float> fit_prior(const vq::VqVae<float>& model, const Data& data, c
                              .height = side,
                              .width = data.train.images.shape()[2] / model.stride(),
                              .classes = 10,
-                             .channels = 64,
-                             .layers = 6});
+                             .channels = 48,
+                             .layers = 4});
   prior.initialize(s.seed);
   Bar bar("prior     ", 128);
   vq::fit_pixelcnn<float>(

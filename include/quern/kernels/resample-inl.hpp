@@ -106,6 +106,8 @@ HWY_INLINE void weigh_rows(const T* const* rows, const T* weights, std::ptrdiff_
     write_row<T>(WeightedRows<1, T>{rows, weights, 1}, n, out, streams);
   } else if (taps == 2) {
     write_row<T>(WeightedRows<2, T>{rows, weights, 2}, n, out, streams);
+  } else if (taps == 4) {
+    write_row<T>(WeightedRows<4, T>{rows, weights, 4}, n, out, streams);
   } else {
     write_row<T>(WeightedRows<0, T>{rows, weights, taps}, n, out, streams);
   }

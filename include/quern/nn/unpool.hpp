@@ -49,9 +49,33 @@ inline UnpoolSizes unpool_sizes(const char* function, std::span<const Index> in,
   return {last ? in[0] : in[0] * in[1], in[h] * in[h + 1], out[h] * out[h + 1], last ? in[c] : 1};
 }
 
-inline void bad_unpool_index(const char* function, std::int64_t index, Index size) {
+[[noreturn]] inline void bad_unpool_index(const char* function, std::int64_t index, Index size) {
   throw ValueError(
       error_text(function, "indices", "places of 0.." + std::to_string(size - 1), index));
+}
+
+/// f(element, its place in the plane of all channels) of one plane.
+template <class F>
+void for_unpooled(const char* function, const UnpoolSizes& s, const std::int64_t* places,
+                  const F& f) {
+  const auto size = static_cast<std::uint64_t>(s.out);  // a negative place is larger
+  if (s.channels == 1) {
+    for (Index i = 0; i < s.in; ++i) {
+      if (static_cast<std::uint64_t>(places[i]) >= size) {
+        bad_unpool_index(function, places[i], s.out);
+      }
+      f(i, places[i]);
+    }
+    return;
+  }
+  for (Index pixel = 0, i = 0; pixel < s.in; ++pixel) {
+    for (Index c = 0; c < s.channels; ++c, ++i) {
+      if (static_cast<std::uint64_t>(places[i]) >= size) {
+        bad_unpool_index(function, places[i], s.out);
+      }
+      f(i, places[i] * s.channels + c);
+    }
+  }
 }
 
 }  // namespace detail
@@ -70,11 +94,10 @@ void max_unpool2d(std::type_identity_t<TensorView<const T>> in,
   const Index from = s.in * s.channels, to = s.out * s.channels;
   const bool streams = out.size() * static_cast<Index>(sizeof(T)) >= detail::resample_stream_bytes;
   const auto scatter = [&](Index plane, T* target, bool clear) {
-    for (Index i = 0; i < from; ++i) {
-      const std::int64_t place = indices[static_cast<std::size_t>(plane * from + i)];
-      if (place < 0 || place >= s.out) detail::bad_unpool_index(function, place, s.out);
-      target[place * s.channels + i % s.channels] = clear ? T(0) : in.data()[plane * from + i];
-    }
+    const std::int64_t* const places = indices.data() + plane * from;
+    const T* const values = in.data() + plane * from;
+    detail::for_unpooled(function, s, places,
+                         [&](Index i, Index place) { target[place] = clear ? T(0) : values[i]; });
   };
   const bool by_scratch = streams && to * static_cast<Index>(sizeof(T)) <= (Index{1} << 20);
   core::Buffer<T> memory;
@@ -113,11 +136,9 @@ void max_unpool2d_vjp(std::type_identity_t<TensorView<const T>> dout,
       s.planes,
       [&](std::int64_t plane) {
         const T* const source = dout.data() + plane * s.out * s.channels;
-        for (Index i = 0; i < each; ++i) {
-          const std::int64_t place = indices[static_cast<std::size_t>(plane * each + i)];
-          if (place < 0 || place >= s.out) detail::bad_unpool_index(function, place, s.out);
-          din.data()[plane * each + i] = source[place * s.channels + i % s.channels];
-        }
+        T* const to = din.data() + plane * each;
+        detail::for_unpooled(function, s, indices.data() + plane * each,
+                             [&](Index i, Index place) { to[i] = source[place]; });
       },
       threads);
 }
