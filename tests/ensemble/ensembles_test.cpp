@@ -124,6 +124,22 @@ TEST_F(Ensembles, AdaBoostStopsWhereNothingIsWrongOrNothingIsLearnt) {
   EXPECT_EQ(model.members().size(), 1u);  // only the majority can be told
 }
 
+TEST_F(Ensembles, StoredVotes) {
+  const ReferenceText stored("stored.txt");
+  const std::vector<float> votes = stored.floats("vote.inputs");
+  std::vector<AnyClassifier> members;
+  for (std::ptrdiff_t m = 0; m < 3; ++m)
+    members.emplace_back(Canned{{votes.begin() + m * 192, votes.begin() + (m + 1) * 192}});
+  const Features rows(x.data(), {64, 5});
+  const std::vector<std::int32_t> y(64, 1);
+  ensemble::VotingClassifier soft(members, {.weights = {1, 2, 3}});
+  soft.fit(rows, y, 3);
+  expect_near(stored["vote.soft_123"], ensemble::predict_proba(soft, rows, 3), 1e-6);
+  ensemble::VotingClassifier hard(members, {.vote = ensemble::Vote::hard});
+  hard.fit(rows, y, 3);
+  expect_near(stored["vote.hard"], ensemble::predict_classes(hard, rows, 3), 0);
+}
+
 TEST_F(Ensembles, VotesSoftHardWeighted) {
   const std::vector<float> votes = reference.floats("votes");
   std::vector<AnyClassifier> members;

@@ -4,12 +4,17 @@
 /// Formats are told apart by content and chosen by a name's ending.
 
 #include "quern/io/model_formats.hpp"
+#include "../boosting/reference.hpp"
+#include "quern/boosting/predictor.hpp"
 
+#include <cmath>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -48,6 +53,32 @@ TEST(ModelFormats, AnyFileIsLoadedAndSaved) {
       std::filesystem::remove(path);
     }
   }
+}
+
+/// Predictions, after the objective's transformation, of every model that has them.
+TEST(ModelFormats, PredictionsAreTheMakers) {
+  const ReferenceText stored("stored.txt");
+  int compared = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(reference(""))) {
+    const std::string name = entry.path().stem().string(), ending = entry.path().extension();
+    if ((ending != ".json" && ending != ".txt") || !stored.has(name + ".pred")) continue;
+    SCOPED_TRACE(name);
+    const boosting::Predictor predictor(io::load_any_model(entry.path().string()));
+    std::vector<float> x = reference_npy<float>("Xt");
+    if (name.starts_with("xgb_cat")) x[2 * 9 + 8] = 11;
+    const std::vector<double> wide(x.begin(), x.end());
+    const std::vector<double>& expected = stored[name + ".pred"];
+    std::vector<float> got(expected.size());
+    if (name.starts_with("lgb"))
+      predictor.predict(std::span<const double>(wide), 64, std::span<float>(got));
+    else
+      predictor.predict(std::span<const float>(x), 64, std::span<float>(got));
+    for (std::size_t i = 0; i < got.size(); ++i)
+      ASSERT_NEAR(static_cast<double>(got[i]), expected[i], 2e-6 * (1 + std::fabs(expected[i])))
+          << i;
+    ++compared;
+  }
+  EXPECT_EQ(compared, 25);
 }
 
 }  // namespace

@@ -41,5 +41,39 @@ TEST(TreeGradientKernel, PacksAsAPlainLoop) {
   }
 }
 
+TEST(TreeGradientKernel, ListedRowsAreSummedAndAddedToAsAPlainLoop) {
+  constexpr std::int64_t rows = 300, stride = 3;
+  Philox rng(7, "listed rows");
+  std::vector<float> pairs, values;
+  for (std::int64_t i = 0; i < 2 * rows; ++i) pairs.push_back(rng.uniform<float>() * 2 - 1);
+  for (std::int64_t i = 0; i < stride * rows; ++i) values.push_back(rng.normal<float>());
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    SCOPED_TRACE(std::string(simd::name(level)));
+    for (const std::int64_t n : {0, 1, 23, 24, 25, 100}) {
+      std::vector<std::int32_t> list;
+      for (std::int32_t i = 0; i < n; ++i) list.push_back(3 * i % 299);
+      for (const bool listed : {false, true}) {
+        const kernels::RowList some{listed ? list.data() : nullptr, 5, n};
+        std::int64_t sums[2] = {-4, 9}, expected[2] = {-4, 9};
+        std::vector<float> got = values, plain = values;
+        for (std::int64_t i = 0; i < n; ++i) {
+          const auto row =
+              static_cast<std::size_t>(listed ? list[static_cast<std::size_t>(i)] : 5 + i);
+          expected[0] += static_cast<std::int64_t>(static_cast<double>(pairs[2 * row]) * 1e6);
+          expected[1] += static_cast<std::int64_t>(static_cast<double>(pairs[2 * row + 1]) * 1e7);
+          float& value = plain[stride * row];
+          value = static_cast<float>(static_cast<double>(value) + 0.123456789);
+        }
+        QUERN_DISPATCH(sum_gradients<float>(pairs.data(), some, 1e6, 1e7, sums));
+        QUERN_DISPATCH(add_to_rows<float>(got.data(), stride, some, 0.123456789));
+        EXPECT_EQ(sums[0], expected[0]) << n;
+        EXPECT_EQ(sums[1], expected[1]) << n;
+        EXPECT_EQ(got, plain) << n;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::tree_gradient

@@ -229,13 +229,18 @@ class TreeRounds final : public RoundMaker {
   void add_by_partition(const tree::Tree& tree, std::int64_t output) {
     const std::int64_t k = state_.model.outputs;
     const std::span<const std::int32_t> nodes = grower_->leaf_nodes();
-    const tree::RowReader reader(state_.train.data->features, state_.model.input_type);
     float* margins = state_.train.margins.data() + output;
+    if (tree.linear.empty()) {
+      grower_->partition().for_each_slice(
+          grower_->leaf_ranges(), [&](std::size_t leaf, const kernels::RowList& rows) {
+            QUERN_DISPATCH(add_to_rows<float>(margins, k, rows, tree.node(nodes[leaf]).value));
+          });
+      return;
+    }
+    const tree::RowReader reader(state_.train.data->features, state_.model.input_type);
     grower_->partition().for_each_row(
         grower_->leaf_ranges(), [&](std::size_t leaf, std::int64_t row) {
-          const std::int32_t node = nodes[leaf];
-          add_to_margin(margins[row * k], tree.linear.empty() ? tree.node(node).value
-                                                              : reader.leaf_value(tree, node, row));
+          add_to_margin(margins[row * k], reader.leaf_value(tree, nodes[leaf], row));
         });
   }
 

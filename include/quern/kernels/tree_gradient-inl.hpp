@@ -11,7 +11,9 @@
 #endif
 
 #include "quern/core/config.hpp"
+#include "quern/kernels/tree_types.hpp"
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include <cstdint>
@@ -57,6 +59,49 @@ void pack_gradients(const T* HWY_RESTRICT pairs, std::int64_t n, T scale_g, T sc
     if (qh > kMaxHessian) qh = kMaxHessian;
     out[i] = qg * (std::int64_t{1} << 32) + qh;
   }
+}
+
+/// Rows ahead of a list that are asked for: a leaf's rows are scattered.
+constexpr std::int64_t kListPrefetch = 24;
+
+/// use(row) for the rows of a list; \p from + row * \p stride is what each will read.
+template <class T, class Use>
+HWY_INLINE void for_listed_rows(const RowList& rows, const T* from, std::int64_t stride,
+                                const Use& use) {
+  if (rows.index == nullptr) {
+    for (std::int64_t row = rows.first; row < rows.first + rows.size; ++row) use(row);
+    return;
+  }
+  const std::int64_t near = rows.size - kListPrefetch;
+  std::int64_t i = 0;
+  for (; i < near; ++i) {
+    hwy::Prefetch(from + rows.index[i + kListPrefetch] * stride);
+    use(rows.index[i]);
+  }
+  for (; i < rows.size; ++i) use(rows.index[i]);
+}
+
+/// sums[0] += the gradients of \p rows, sums[1] += their hessians, each times its scale and cut to
+/// an integer; pairs (g, h) a row. Integers, so that the order of rows does not matter.
+template <class T>
+void sum_gradients(const T* HWY_RESTRICT pairs, const RowList& rows, double scale_g, double scale_h,
+                   std::int64_t* HWY_RESTRICT sums) {
+  std::int64_t g = 0, h = 0;
+  for_listed_rows(rows, pairs, 2, [&](std::int64_t row) HWY_ATTR {
+    g += static_cast<std::int64_t>(static_cast<double>(pairs[2 * row]) * scale_g);
+    h += static_cast<std::int64_t>(static_cast<double>(pairs[2 * row + 1]) * scale_h);
+  });
+  sums[0] += g;
+  sums[1] += h;
+}
+
+/// values[row * stride] += \p more for the rows of a list, in double and rounded once each.
+template <class T>
+void add_to_rows(T* HWY_RESTRICT values, std::int64_t stride, const RowList& rows, double more) {
+  for_listed_rows(rows, values, stride, [&](std::int64_t row) HWY_ATTR {
+    T& value = values[row * stride];
+    value = static_cast<T>(static_cast<double>(value) + more);
+  });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -119,12 +119,10 @@ class RowPartition {
     for_each_slice(ranges, [&](std::size_t range, const kernels::RowList& rows) {
       auto& mine = parts[static_cast<std::size_t>(this_worker())];
       if (mine.empty()) mine.resize(ranges.size());
-      GradientSum<std::int64_t> sum;
-      for (std::int64_t k = 0; k < rows.size; ++k) {
-        const std::int64_t row = rows.index == nullptr ? rows.first + k : rows.index[k];
-        sum += quantised.exact(gradients[static_cast<std::size_t>(row)]);
-      }
-      mine[range] += sum;
+      std::int64_t sum[2] = {0, 0};
+      QUERN_DISPATCH(sum_gradients<float>(&gradients.data()->g, rows, quantised.sum_scale().g,
+                                          quantised.sum_scale().h, sum));
+      mine[range] += {sum[0], sum[1]};
     });
     std::vector<GradientSum<std::int64_t>> sums(ranges.size());
     for (const auto& part : parts)
