@@ -36,7 +36,7 @@ template <class T>
 class GauCore {
  public:
   /// Keys of a tile, at most.
-  static constexpr Index key_cols = 1024;
+  static constexpr Index key_cols = 512;
 
   GauCore(const char* function, const GatedShape& s, const NdView<const T, 1>& table,
           const GatedUnitOptions<T>& options)
