@@ -215,7 +215,11 @@ inline std::string svg(const Chart& chart) {
     out += detail::line("grid", x.from, y.at(v), x.to, y.at(v));
     out += detail::label("end", x.from - 7, y.at(v) + 4, number(v, "%.6g"));
   }
-  for (const double v : x.labels()) out += detail::label("middle", x.at(v), 270, number(v, "%.6g"));
+  for (const double v : x.labels()) {
+    // What would reach beyond the picture ends at its edge.
+    const bool last = x.at(v) > x.to - 12;
+    out += detail::label(last ? "end" : "middle", last ? 518 : x.at(v), 270, number(v, "%.6g"));
+  }
   out += detail::label("middle", 0.5 * (x.from + x.to), 292, chart.x_name + ", " + chart.y_name);
   for (const auto& [name, level] : chart.levels)
     if (y.shows(level)) out += detail::line("level", x.from, y.at(level), x.to, y.at(level));
