@@ -91,7 +91,10 @@ class Torch(PythonPeer):
         arguments = (method, int(tensors), int(rows), int(size))
         if case == "check":
             parameters, optimizer = self.make(method, 1, int(rows), int(size))
+            gradient = parameters[0].grad.clone()
             for _ in range(3):
+                # Nesterov's foreach form adds the buffer to the gradient itself.
+                parameters[0].grad.copy_(gradient)
                 optimizer.step()
             self.last = parameters[0].detach().numpy().ravel().copy()
             return {"seconds": 0.0}
