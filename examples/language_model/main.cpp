@@ -95,7 +95,8 @@ int run(int argc, char** argv) {
   app.add_option("--threads", threads, "0: all")->capture_default_str();
   Settings s;
   std::string text = "text", html = "language_model.html", prompt = "In the beginning";
-  std::vector<std::string> compared = {"softmax", "local", "gau", "gau-softmax", "flash"};
+  std::vector<std::string> compared = {"softmax",     "gau",        "flash",    "linear-identity",
+                                       "linear-elu1", "linear-exp", "performer"};
   double temperature = 0.8;
   Index tokens = 400, top_k = 40;
   std::string names;

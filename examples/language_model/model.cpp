@@ -4,6 +4,7 @@
 
 #include "lm.hpp"
 
+#include "quern/attention/attention_layers.hpp"
 #include "quern/attention/gated_layers.hpp"
 #include "quern/attention/sparse_layers.hpp"
 #include "quern/attention/transformer.hpp"
@@ -20,22 +21,47 @@ namespace attention = quern::attention;
 namespace nn = quern::nn;
 using Layer = nn::SequenceLayer<float>;
 
+/// Half of each head's channels turn with the position.
+attention::MultiHeadSizes sizes_of(const Settings& s) {
+  return {.dim = s.dim, .heads = s.heads, .rotary_dims = s.dim / s.heads / 2 / 2 * 2};
+}
+
 std::unique_ptr<Layer> over_pattern(const Settings& s, const attention::SparsePattern& pattern) {
-  const Index rotary = s.dim / s.heads / 2 / 2 * 2;
-  return std::make_unique<attention::SparseSelfAttention<float>>(
-      attention::MultiHeadSizes{.dim = s.dim, .heads = s.heads, .rotary_dims = rotary}, pattern);
+  return std::make_unique<attention::SparseSelfAttention<float>>(sizes_of(s), pattern);
+}
+
+/// Linear attention by the name of its feature map.
+std::unique_ptr<Layer> linear(const Settings& s) {
+  using attention::Feature;
+  attention::LinearLayerOptions options;
+  if (s.mixer == "linear-identity") {
+    options = {.feature = Feature::identity, .normalise = false};
+  } else if (s.mixer == "linear-exp") {
+    options.feature = Feature::exp;
+  } else if (s.mixer == "retention") {
+    options = {.feature = Feature::identity, .normalise = false, .retention = true};
+  } else if (s.mixer != "linear-elu1") {
+    throw quern::ValueError("no such mixer: " + s.mixer);
+  }
+  return std::make_unique<attention::LinearSelfAttention<float>>(sizes_of(s), options);
 }
 
 /// The part of a transformer block that mixes positions.
 std::unique_ptr<Layer> mixer_of_block(const Settings& s) {
   using attention::SparsePattern;
-  if (s.mixer == "softmax") return over_pattern(s, SparsePattern::dense(true));
+  if (s.mixer == "softmax") {
+    return std::make_unique<attention::SoftmaxSelfAttention<float>>(sizes_of(s));
+  }
   if (s.mixer == "local") {
     return over_pattern(s, SparsePattern::local(s.window, {.causal = true, .exact = true}));
   }
   if (s.mixer == "strided") return over_pattern(s, SparsePattern::strided(s.window / 4 + 1));
   if (s.mixer == "fixed") return over_pattern(s, SparsePattern::fixed(s.window, 4));
-  throw quern::ValueError("no such mixer: " + s.mixer);
+  if (s.mixer == "performer") {
+    return std::make_unique<attention::PerformerSelfAttention<float>>(
+        sizes_of(s), attention::PerformerLayerOptions{.seed = s.seed});
+  }
+  return linear(s);
 }
 
 /// A gated unit: attention and feed-forward in one, so two of them stand for a block.
@@ -58,6 +84,11 @@ const std::vector<Mixer>& mixers() {
       {"local", "the same with a window"},
       {"strided", "the same with a stride"},
       {"fixed", "the same with blocks and their last keys"},
+      {"linear-identity", "linear attention, no feature map and no normaliser"},
+      {"linear-elu1", "linear attention, elu + 1"},
+      {"linear-exp", "linear attention, exp"},
+      {"retention", "linear attention whose heads forget at fixed rates"},
+      {"performer", "softmax attention by random features"},
       {"gau", "gated attention units, squared ReLU"},
       {"gau-laplace", "gated attention units, Laplace"},
       {"gau-softmax", "gated attention units, softmax-plus"},
