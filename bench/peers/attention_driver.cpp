@@ -6,7 +6,10 @@
 #include "peers/protocol.hpp"
 
 #include "quern/attention/gated_layers.hpp"
+#include "quern/attention/linear.hpp"
 #include "quern/attention/lsh.hpp"
+#include "quern/attention/performer.hpp"
+#include "quern/attention/softmax.hpp"
 #include "quern/attention/sparse.hpp"
 #include "quern/attention/sparse_layers.hpp"
 #include "quern/core/nd_array.hpp"
@@ -80,6 +83,65 @@ Job lsh_job(std::shared_ptr<Arrays> a, Index bucket, Index rounds) {
           }};
 }
 
+/// Softmax attention, causal.
+Job softmax_job(std::shared_ptr<Arrays> a) {
+  const auto sums = std::make_shared<quern::NdArray<float, 3>>(
+      quern::Shape<3>{1, a->q.extent(1), a->q.extent(2)});
+  attention::SoftmaxOptions options;
+  options.visible.causal = true;
+  const auto forward = [=] {
+    attention::softmax_attention<float>(a->q, a->k, a->v, a->out.view(), sums->view(), options);
+  };
+  return {forward,
+          [=] {
+            forward();
+            attention::softmax_attention_vjp<float>(a->q, a->k, a->v, {a->out.view(), sums->view()},
+                                                    a->dout, a->dq.view(), a->dk.view(),
+                                                    a->dv.view(), options);
+          },
+          &a->out};
+}
+
+/// Linear attention with a map and the normaliser.
+Job linear_job(std::shared_ptr<Arrays> a, bool causal,
+               std::shared_ptr<const attention::FeatureMap<float>> map) {
+  const auto sums = std::make_shared<quern::NdArray<float, 3>>(
+      quern::Shape<3>{1, a->q.extent(1), a->q.extent(2)});
+  attention::LinearInputs<float> in;
+  in.q = a->q.view(), in.k = a->k.view(), in.v = a->v.view(), in.query_map = map.get();
+  attention::LinearOptions options;
+  options.visible.causal = causal;
+  const auto forward = [=] {
+    attention::linear_attention<float>(in, a->out.view(), nullptr, sums->view(), options);
+  };
+  return {forward,
+          [=] {
+            static_cast<void>(map);  // kept alive
+            forward();
+            attention::LinearGradients<float> to;
+            to.q = a->dq.view(), to.k = a->dk.view(), to.v = a->dv.view();
+            attention::linear_attention_vjp<float>(in, {a->out.view(), sums->view()}, a->dout, to,
+                                                   options);
+          },
+          &a->out};
+}
+
+/// One step of causal linear attention after n others.
+Job decode_job(std::shared_ptr<Arrays> a, std::shared_ptr<const attention::FeatureMap<float>> map) {
+  const auto state = std::make_shared<attention::LinearState<float>>(
+      1, a->q.extent(1), a->q.extent(3), a->q.extent(3));
+  attention::LinearInputs<float> in;
+  in.q = a->q.view().slice(2, 0, 1), in.k = a->k.view().slice(2, 0, 1);
+  in.v = a->v.view().slice(2, 0, 1), in.query_map = map.get();
+  attention::LinearOptions options;
+  options.visible.causal = true;
+  const auto step = [=] {
+    static_cast<void>(map);
+    attention::linear_attention<float>(in, a->out.view().slice(2, 0, 1), state.get(), {}, options);
+  };
+  return {step, step};
+}
+
 /// A layer over (1, length, dim), with its projections.
 Job layer_job(std::shared_ptr<nn::Layer<float>> layer, Index length, Index dim,
               const peers::Array& values) {
@@ -148,6 +210,16 @@ class AttentionDriver : public peers::Driver {
     const auto inputs = [&] {
       return std::make_shared<Arrays>(quern::Shape<4>{1, heads, n, d}, values);
     };
+    if (kind == "softmax") return softmax_job(inputs());
+    const auto elu1 = std::make_shared<attention::NamedFeature<float>>(attention::Feature::elu1);
+    if (kind == "linear") return linear_job(inputs(), true, elu1);
+    if (kind == "linear-full") return linear_job(inputs(), false, elu1);
+    if (kind == "decode") return decode_job(inputs(), elu1);
+    if (kind == "performer" || kind == "performer-full") {
+      return linear_job(inputs(), kind == "performer",
+                        std::make_shared<attention::PerformerFeatures<float>>(
+                            attention::performer_projection<float>(266, d, 1)));
+    }
     if (kind == "local") return local_job(inputs(), 128);
     if (kind == "lsh") return lsh_job(inputs(), 64, 4);
     const Index dim = heads * d;

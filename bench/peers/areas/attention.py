@@ -10,7 +10,12 @@ no positions on either side. lsh: reformer-pytorch's LSHAttention, shared querie
 buckets of 64, 4 hashes, new rotations at each call there and the same ones here. linformer:
 LinformerSelfAttention with k = 256, projections included on both sides. gau, flash: FLASH-pytorch's
 GAU and FLASH, dim 512, expansion 2, queries and keys of 128, groups of 256, causal; projections, norm
-and relative bias included. Quality, where the result is the same function of the data: the mean.
+and relative bias included. softmax: torch's scaled_dot_product_attention, causal. linear: elu + 1 and
+the normaliser, causal, against torch in chunks of 128 (the same function, written with its products),
+and against ONNX Runtime's LinearAttention, which has neither map nor normaliser; linear-full: the same
+without causality, two einsums in torch. performer: performer-pytorch's FastAttention with 266 features
+(full: the same, not causal). decode: one step of linear attention with its state, us a token of all
+heads. Quality, where the result is the same function of the data: the mean.
 """
 
 import time
@@ -135,29 +140,143 @@ class Flash(Modules):
         return module, (x,), dout.detach()
 
 
-PEERS = {"local-attention": Peer(make=LocalAttention), "reformer": Peer(make=Reformer),
+class TorchAttention(Modules):
+    """torch's own attention, and linear attention written with its products."""
+
+    PACKAGE = "torch"
+
+    def make(self, case, n, heads, d):
+        torch = self.torch
+        q, k, v, dout = self.draw(4, (1, heads, n, d))
+
+        def softmax(q, k, v):
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+        def features(x):
+            return torch.nn.functional.elu(x) + 1
+
+        def full(q, k, v):
+            q, k = features(q), features(k)
+            sums = torch.einsum("bhnd,bhne->bhde", k, v)
+            total = torch.einsum("bhnd,bhd->bhn", q, k.sum(2)) + 1e-6
+            return torch.einsum("bhnd,bhde->bhne", q, sums) / total.unsqueeze(-1)
+
+        def chunked(q, k, v, size=128):
+            size = min(size, n)
+            q, k = (features(x).reshape(1, heads, n // size, size, d) for x in (q, k))
+            v = v.reshape(1, heads, n // size, size, d)
+            sums = k.transpose(-1, -2) @ v
+            sums = torch.cumsum(sums, 2) - sums
+            keys = torch.cumsum(k, 3)
+            before = k.sum(3).cumsum(2) - k.sum(3)
+            scores = torch.tril(q @ k.transpose(-1, -2))
+            total = (q * (keys + before.unsqueeze(3))).sum(-1, keepdim=True) + 1e-6
+            return ((scores @ v + q @ sums) / total).reshape(1, heads, n, d)
+
+        call = {"softmax": softmax, "linear": chunked, "linear-full": full}[case]
+        return call, (q, k, v), dout.detach()
+
+
+class Performer(Modules):
+    PACKAGE = "performer-pytorch"
+
+    def make(self, case, n, heads, d):
+        from performer_pytorch import FastAttention
+
+        module = FastAttention(dim_heads=d, nb_features=266, causal=case == "performer")
+        q, k, v, dout = self.draw(4, (1, heads, n, d))
+        return module, (q, k, v), dout.detach()
+
+
+class OnnxRuntime(Modules):
+    """The operator LinearAttention, with its update rule "linear"."""
+
+    PACKAGE = "onnxruntime"
+
+    def make(self, case, n, heads, d):
+        import onnx
+        import onnxruntime
+
+        decode = case == "decode"
+        steps = 1 if decode else n
+        tensor = onnx.helper.make_tensor_value_info
+        flat, state = [1, steps, heads * d], [1, heads, d, d]
+        names = ["q", "k", "v"] + (["past"] if decode else [])
+        node = onnx.helper.make_node(
+            "LinearAttention", names, ["out", "present"], domain="com.microsoft",
+            q_num_heads=heads, kv_num_heads=heads, update_rule="linear", scale=1.0)
+        inputs = [tensor(name, 1, state if name == "past" else flat) for name in names]
+        graph = onnx.helper.make_graph([node], "linear", inputs,
+                                       [tensor("out", 1, flat), tensor("present", 1, state)])
+        model = onnx.helper.make_model(graph, ir_version=10, opset_imports=[
+            onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                               providers=["CPUExecutionProvider"])
+        feed = {name: x.detach().numpy() for name, x in zip(names, self.draw(3, flat))}
+        if decode:
+            feed["past"] = numpy.zeros(state, numpy.float32)
+        # Values stay where they are: what is measured is the operator, not copies around it.
+        binding = session.io_binding()
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_output("out")
+        binding.bind_output("present")
+
+        class Out:
+            def detach(self):
+                return self
+
+            def numpy(self):
+                return binding.copy_outputs_to_cpu()[0]
+
+        def call(*_):
+            session.run_with_iobinding(binding)
+            return Out()
+
+        return call, (), None
+
+
+PEERS = {"torch": Peer(make=TorchAttention), "performer-pytorch": Peer(make=Performer),
+         "onnxruntime": Peer(make=OnnxRuntime), "local-attention": Peer(make=LocalAttention), "reformer": Peer(make=Reformer),
          "linformer": Peer(make=Linformer), "FLASH-pytorch": Peer(make=Flash)}
 
 
-def one(folder, kind, peer, n, heads=8, d=64, same=False):
+def one(folder, kind, peer, n, heads=8, d=64, same=False, passes=("forward", "both")):
     def values():
         return numpy.random.default_rng(1).normal(size=1 << 20).astype(numpy.float32)
 
-    gated = kind in ("gau", "flash")
-    for which in ("forward", "both"):
+    gated = kind in ("gau", "flash", "decode")
+    few = "" if heads == 8 else f" {heads} head"
+    for which in passes:
         yield Case(
-            name=f"{kind} N={n} {which}",
-            metric="ns a token" if gated else "ns a token and head",
+            name=f"{kind} N={n}{few} {which}" if kind != "decode" else f"decode d={d}",
+            metric="us a token" if kind == "decode" else
+            "ns a token" if gated else "ns a token and head",
             run=f"{kind} n={n} heads={heads} d={d} pass={which}",
-            work=1e9 / (n if gated else n * heads),
+            work=1e6 if kind == "decode" else 1e9 / (n if gated else n * heads),
             higher=False,
-            peers=(peer,),
+            peers=(peer,) if isinstance(peer, str) else peer,
             data={"x": cached(folder, "attention-x", values)},
             quality=(lambda out, folder: float(out.astype(numpy.float64).mean())) if same else None,
         )
 
 
 def cases(folder, quick):
+    forward = ("forward",)
+    for n in (1024,) if quick else (1024, 4096, 16384, 65536):
+        for heads in (8, 1):
+            yield from one(folder, "linear", "torch", n, heads=heads, same=True)
+            yield from one(folder, "linear", "onnxruntime", n, heads=heads, passes=forward)
+        yield from one(folder, "linear-full", "torch", n, same=True)
+        yield from one(folder, "performer-full", "performer-pytorch", n)
+        if n <= 16384:
+            yield from one(folder, "softmax", "torch", n, same=True)
+        if n <= 4096:
+            yield from one(folder, "performer", "performer-pytorch", n, passes=forward)
+    for d in (64, 128):
+        yield from one(folder, "decode", "onnxruntime", 1024, d=d, passes=forward)
     for n in (1024,) if quick else (1024, 4096, 16384):
         yield from one(folder, "local", "local-attention", n, same=True)
         yield from one(folder, "lsh", "reformer", n)
