@@ -29,9 +29,9 @@ using quern::ssm::Measure;
 
 struct Settings {
   std::string wave;
-  int factor = 12;
-  int start = 2000;
-  int length = 1000;
+  int factor = 3;
+  int start = 2400;
+  int length = 1600;
   std::vector<int> orders = {16, 64, 256};
   std::string html;
 };
