@@ -91,6 +91,7 @@ void write_comparison(const std::vector<lm::Report>& reports, const Settings& s,
 int run(int argc, char** argv) {
   CLI::App app("A language model of bytes with any mixer.");
   app.require_subcommand(1);
+  app.fallthrough();  // --threads may stand behind the command too
   int threads = 0;
   app.add_option("--threads", threads, "0: all")->capture_default_str();
   Settings s;

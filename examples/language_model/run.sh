@@ -3,7 +3,8 @@
 #
 # Learns the King James Bible (package bible-kjv), writes a little, and compares mixers. Called by
 # examples/run.sh, with the folder for results as argument. QUERN_LM_ARGUMENTS adds arguments to
-# training and comparison (--steps 5000, say); QUERN_LM_TEXT names another text.
+# training (--steps 5000, say), QUERN_LM_COMPARE are those of the comparison; QUERN_LM_TEXT names
+# another text.
 
 set -eu
 out=$1
@@ -17,4 +18,5 @@ fi
 "$QUERN_EXAMPLE_BIN" train --text "$text" --folder "$out" ${QUERN_LM_ARGUMENTS:-}
 "$QUERN_EXAMPLE_BIN" generate --folder "$out" --prompt "And God said"
 # shellcheck disable=SC2086
-"$QUERN_EXAMPLE_BIN" compare --text "$text" --html "$out/language_model.html" ${QUERN_LM_ARGUMENTS:-}
+"$QUERN_EXAMPLE_BIN" compare --text "$text" --html "$out/language_model.html" \
+  ${QUERN_LM_COMPARE:---steps 200}
