@@ -110,6 +110,21 @@ TEST(Rwkv7, StepsPiecesAndThreadsAreTheWhole) {
   for (Index i = 0; i < last.size(); ++i) ASSERT_EQ(state.data()[i], last.data()[i]);
 }
 
+TEST(Rwkv7, StepsAreTheWhole) {
+  Arrays<float> x(2, 3, 20, 9, 33, 2);
+  NdArray<float, 4> whole({2, 3, 20, 33}), last(x.state.extents()), out(whole.extents());
+  ssm::rwkv7(x.inputs(), whole.view(), last.view());
+  NdArray<float, 4> state = x.state;
+  const Rwkv7Inputs<float> in = x.inputs();
+  for (Index t = 0; t < 20; ++t) {
+    const auto at = [t](const NdView<const float, 4>& v) { return v.subview(t, 2); };
+    ssm::rwkv7_step<float>({at(in.r), at(in.decay), at(in.k), at(in.v), at(in.a), at(in.b)},
+                           state.view(), out.view().subview(t, 2));
+  }
+  for (Index i = 0; i < out.size(); ++i) ASSERT_EQ(out.data()[i], whole.data()[i]);
+  for (Index i = 0; i < last.size(); ++i) ASSERT_EQ(state.data()[i], last.data()[i]);
+}
+
 TEST(Rwkv7, WrongInputIsNamed) {
   Arrays<float> x(2, 2, 20, 4, 5, 2);
   NdArray<float, 4> out({2, 2, 20, 5});

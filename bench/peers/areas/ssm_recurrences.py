@@ -168,7 +168,8 @@ class Drawn:
 
     def add(self, name, shape, change=lambda x: x):
         value = change(self.random.normal(size=shape)).astype(numpy.float32)
-        self.files[name] = cached(self.folder, f"ssm-{self.tag}-{name}", lambda: value)
+        file = f"ssm-{self.tag}-{name}".replace(" ", "-")
+        self.files[name] = cached(self.folder, file, lambda: value)
         return self
 
 

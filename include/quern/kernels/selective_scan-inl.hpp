@@ -285,6 +285,9 @@ HWY_INLINE void scan_tile(D d, const SelectiveScanTask<T>& task, const ScanTile<
 }  // namespace detail
 
 /// Runs the scan; what it found is a ScanFinding. y may be null: then only the states are wanted.
+///
+/// A vector of channels goes through a tile at a time; of a few steps only, several vectors go side
+/// by side, since one alone would wait for its own exponentials (measured: 8.5 for 5 ns a channel).
 template <class T>
 int selective_scan(const SelectiveScanTask<T>& task) {
   const hn::ScalableTag<T> d;
@@ -297,15 +300,30 @@ int selective_scan(const SelectiveScanTask<T>& task) {
   for (std::ptrdiff_t at = 0; at < task.steps; at += selective_scan_tile) {
     const std::ptrdiff_t left = task.steps - at;
     const std::ptrdiff_t steps = left < selective_scan_tile ? left : selective_scan_tile;
-    for (std::ptrdiff_t channel = 0; channel < task.channels; channel += lanes) {
-      const std::ptrdiff_t rest = task.channels - channel;
-      const std::size_t count = static_cast<std::size_t>(rest < lanes ? rest : lanes);
-      if (task.kept.data != nullptr) detail::keep_states(d, task, at, channel, count);
-      detail::begin_tile(d, task, at, channel, count, steps, dt, dtu, y, check);
-      detail::prefetch_tile(task, at + selective_scan_tile, channel);
-      const detail::ScanTile<T> tile{steps, count, dt, dtu, y};
-      detail::scan_tile(d, task, tile, at, channel);
-      if (task.y.data != nullptr) detail::end_tile(d, task, at, channel, count, steps, y, check);
+    const std::ptrdiff_t block = selective_scan_tile / steps * lanes, size = steps * lanes;
+    for (std::ptrdiff_t first = 0; first < task.channels; first += block) {
+      const std::ptrdiff_t rest = task.channels - first,
+                           end = first + (rest < block ? rest : block);
+      std::ptrdiff_t place = 0;
+      for (std::ptrdiff_t channel = first; channel < end; channel += lanes, place += size) {
+        const std::size_t count = detail::lanes_left(d, end - channel);
+        if (task.kept.data != nullptr) detail::keep_states(d, task, at, channel, count);
+        detail::begin_tile(d, task, at, channel, count, steps, dt + place, dtu + place, y + place,
+                           check);
+        detail::prefetch_tile(task, at + selective_scan_tile, channel);
+      }
+      place = 0;
+      for (std::ptrdiff_t channel = first; channel < end; channel += lanes, place += size) {
+        const detail::ScanTile<T> tile{steps, detail::lanes_left(d, end - channel), dt + place,
+                                       dtu + place, y + place};
+        detail::scan_tile(d, task, tile, at, channel);
+      }
+      if (task.y.data == nullptr) continue;
+      place = 0;
+      for (std::ptrdiff_t channel = first; channel < end; channel += lanes, place += size) {
+        detail::end_tile(d, task, at, channel, detail::lanes_left(d, end - channel), steps,
+                         y + place, check);
+      }
     }
   }
   return check.result(d);

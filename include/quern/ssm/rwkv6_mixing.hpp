@@ -116,62 +116,20 @@ class Rwkv6Mixing final : public nn::SequenceLayer<T> {
 
  protected:
   // Parameters, in the order of parameters(); the five shifts are in the order of the networks.
+  // clang-format off
   enum Weight : std::size_t {
-    maa_x,
-    maa_w,
-    maa_k,
-    maa_v,
-    maa_r,
-    maa_g,
-    maa_w1,
-    maa_w2,
-    time_decay,
-    decay_w1,
-    decay_w2,
-    bonus,
-    receptance,
-    key,
-    value,
-    gate,
-    output,
-    gain,
-    offset,
-    weights
+    maa_x, maa_w, maa_k, maa_v, maa_r, maa_g, maa_w1, maa_w2, time_decay, decay_w1,
+    decay_w2, bonus, receptance, key, value, gate, output, gain, offset, weights
   };
+  // clang-format on
   // Arrays of the cache: amounts and inputs of the five shifts are in their order.
+  // clang-format off
   enum Kept : std::size_t {
-    apart,
-    mixed,
-    pre5,
-    hid5,
-    amount = 4,
-    shifted = 9,
-    r = 14,
-    k,
-    v,
-    g,
-    pre_w,
-    hid_w,
-    logw,
-    y,
-    normed,
-    gated,
-    means,
-    scales,
-    d_out = 40,
-    d_y,
-    d_g,
-    d_r,
-    d_k,
-    d_v,
-    d_w,
-    d_in,
-    d_apart,
-    d_amount,
-    d_hid,
-    d_part,
-    d_x
+    apart, mixed, pre5, hid5, amount = 4, shifted = 9, r = 14, k, v, g, pre_w, hid_w, logw,
+    y, normed, gated, means, scales, d_out = 40, d_y, d_g, d_r, d_k, d_v, d_w, d_in,
+    d_apart, d_amount, d_hid, d_part, d_x
   };
+  // clang-format on
 
   void compute(nn::TensorView<const T> in, nn::TensorView<T> out,
                nn::Cache<T>& cache) const override {

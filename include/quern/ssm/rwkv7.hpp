@@ -31,6 +31,7 @@
 #include <atomic>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -291,6 +292,32 @@ void rwkv7_vjp(const Rwkv7Inputs<T>& in, std::type_identity_t<NdView<const T, 4>
   detail::expect_optional(function, "gradients.initial_state", gradients.initial_state,
                           job.state_shape());
   job.run_back(dout, dfinal_state, gradients);
+}
+
+/// What one step reads: (batch, heads, keys), v (batch, heads, values).
+template <class T>
+struct Rwkv7StepInputs {
+  NdView<const T, 3> r, decay, k, v, a, b;
+};
+
+/// One step of all rows of a batch: out (batch, heads, values), overwritten; `state` (batch, heads,
+/// values, keys) moves on. The same bits as rwkv7.
+template <class T>
+void rwkv7_step(const Rwkv7StepInputs<T>& in, std::type_identity_t<NdView<T, 4>> state,
+                std::type_identity_t<NdView<T, 3>> out, const RwkvOptions& options = {}) {
+  const auto lengthened = [](const auto& x) {
+    using Element = std::remove_pointer_t<decltype(x.data())>;
+    return NdView<Element, 4>(x.data(), {x.extent(0), x.extent(1), 1, x.extent(2)},
+                              {x.stride(0), x.stride(1), 0, x.stride(2)});
+  };
+  const Rwkv7Inputs<T> all{lengthened(in.r),
+                           lengthened(in.decay),
+                           lengthened(in.k),
+                           lengthened(in.v),
+                           lengthened(in.a),
+                           lengthened(in.b),
+                           state};
+  rwkv7(all, lengthened(out), state, options);
 }
 
 }  // namespace ssm

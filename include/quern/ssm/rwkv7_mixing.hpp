@@ -126,76 +126,21 @@ class Rwkv7Mixing final : public nn::SequenceLayer<T> {
   }
 
  protected:
+  // clang-format off
   enum Weight : std::size_t {
-    mix_r,
-    mix_w,
-    mix_k,
-    mix_v,
-    mix_a,
-    mix_g,
-    w0,
-    w1,
-    w2,
-    a0,
-    a1,
-    a2,
-    g1,
-    g2,
-    k_k,
-    k_a,
-    r_k,
-    receptance,
-    key,
-    value,
-    output,
-    gain,
-    offset,
-    weights
+    mix_r, mix_w, mix_k, mix_v, mix_a, mix_g, w0, w1, w2, a0, a1, a2, g1, g2, k_k, k_a, r_k,
+    receptance, key, value, output, gain, offset, weights
   };
+  // clang-format on
   // Arrays of the cache; the six shifts are in the order of their mixes.
+  // clang-format off
   enum Kept : std::size_t {
-    apart,
-    shifted,
-    r = 7,
-    k,
-    v,
-    pre_w,
-    hid_w,
-    decay,
-    pre_a,
-    hid_a,
-    rate,
-    pre_g,
-    hid_g,
-    g,
-    keys,
-    minus,
-    plus,
-    y,
-    normed,
-    total,
-    gated,
-    means,
-    scales,
-    lengths,
-    d_out = 40,
-    d_total,
-    d_g,
-    d_y,
-    d_r,
-    d_k,
-    d_v,
-    d_decay,
-    d_keys,
-    d_minus,
-    d_plus,
-    d_rate,
-    d_in,
-    d_apart,
-    d_amount,
-    d_rank,
-    d_x
+    apart, shifted, r = 7, k, v, pre_w, hid_w, decay, pre_a, hid_a, rate, pre_g, hid_g, g,
+    keys, minus, plus, y, normed, total, gated, means, scales, lengths, d_out = 40, d_total,
+    d_g, d_y, d_r, d_k, d_v, d_decay, d_keys, d_minus, d_plus, d_rate, d_in, d_apart,
+    d_amount, d_rank, d_x
   };
+  // clang-format on
 
   void compute(nn::TensorView<const T> in, nn::TensorView<T> out,
                nn::Cache<T>& cache) const override {
