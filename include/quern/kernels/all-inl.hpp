@@ -16,6 +16,7 @@
 #include "quern/kernels/complex_scan-inl.hpp"
 #include "quern/kernels/conv-inl.hpp"
 #include "quern/kernels/conv_depthwise-inl.hpp"
+#include "quern/kernels/conv_weights-inl.hpp"
 #include "quern/kernels/decayed_recurrence-inl.hpp"
 #include "quern/kernels/delta_rule-inl.hpp"
 #include "quern/kernels/elementwise-inl.hpp"

@@ -18,6 +18,7 @@
 #include "quern/core/config.hpp"
 #include "quern/kernels/conv-inl.hpp"
 #include "quern/kernels/conv_types.hpp"
+#include "quern/kernels/conv_weights-inl.hpp"
 #include "quern/kernels/norm-inl.hpp"
 
 #include "hwy/highway.h"
