@@ -16,7 +16,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <cstring>
 
 QUERN_NAMESPACE_BEGIN
 namespace kernels {
@@ -53,7 +52,7 @@ class ViewSource final : public StepSource<T> {
     for (Index s = 0; s < count; ++s, out += stride) {
       const T* const from = view_.row_data(begin + s) + first * view_.col_stride();
       if (view_.col_stride() == 1) {
-        std::memcpy(out, from, static_cast<std::size_t>(channels) * sizeof(T));
+        std::copy_n(from, channels, out);
       } else {
         for (Index c = 0; c < channels; ++c) out[c] = from[c * view_.col_stride()];
       }
@@ -89,7 +88,7 @@ class ViewSink final : public StepSink<T> {
       } else if (scale_ != T{1}) {
         QUERN_DISPATCH(scale<T>(scale_, values, n, to));
       } else {
-        std::memcpy(to, values, n * sizeof(T));
+        std::copy_n(values, n, to);
       }
     }
   }
