@@ -21,6 +21,7 @@
 #include "quern/kernels/cauchy_types.hpp"
 #include "quern/kernels/fft.hpp"
 #include "quern/kernels/kernels.hpp"
+#include "quern/ssm/detail/complex_number.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -77,20 +78,6 @@ class CircleNodes {
   bool half_;
   double log_radius_ = 0;
 };
-
-/// A complex number without the corner cases that make std::complex slow.
-struct Cx {
-  double re = 0, im = 0;
-};
-inline Cx operator+(Cx a, Cx b) { return {a.re + b.re, a.im + b.im}; }
-inline Cx operator-(Cx a, Cx b) { return {a.re - b.re, a.im - b.im}; }
-inline Cx operator*(Cx a, Cx b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
-inline Cx conj(Cx a) { return {a.re, -a.im}; }
-inline Cx inverse(Cx a) {
-  const double n = a.re * a.re + a.im * a.im;
-  return {a.re / n, -a.im / n};
-}
-inline Cx cx(std::complex<double> z) { return {z.real(), z.imag()}; }
 
 /// Sums k_ij over rows (C, P_1^*, …) and columns (B, P_1, …) to the generating function, by
 /// Woodbury's identity: k_00 - h k_0P (I + h k_PP)^-1 k_P0. Rank 0, 1 or 2.

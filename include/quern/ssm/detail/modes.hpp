@@ -16,6 +16,7 @@
 #include "quern/core/parallel.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/kernels/vandermonde_types.hpp"
+#include "quern/ssm/detail/complex_number.hpp"
 #include "quern/ssm/discretize.hpp"
 #include "quern/ssm/sequence.hpp"
 
@@ -144,11 +145,14 @@ class ModeTile {
     for (core::Buffer<double>* b : {&q_block_, &q_slope_, &g_, &p_, &r_}) {
       *b = core::Buffer<double>(size, core::Fill::zero);
     }
-    const Index block = static_cast<Index>(kernels::power_block);
+    static_assert(kernels::power_block == 32);
     each([&](Index channel, Index mode, std::size_t place) {
+      const Cx q = cx(steps(channel, mode).a);
+      const Cx q2 = q * q, q4 = q2 * q2, q8 = q4 * q4, q16 = q8 * q8, q32 = q16 * q16;
+      const Cx slope = Cx{32, 0} * (q16 * (q8 * (q4 * (q2 * q))));
       set(q_, place, steps(channel, mode).a);
-      set(q_block_, place, steps.power(channel, mode, block));
-      set(q_slope_, place, static_cast<double>(block) * steps.power(channel, mode, block - 1));
+      set(q_block_, place, {q32.re, q32.im});
+      set(q_slope_, place, {slope.re, slope.im});
     });
   }
 
