@@ -44,7 +44,7 @@ def hippo(measure, n):
         return (2 * i + 1.0) * numpy.where(i < j, -1, (-1.0) ** (i - j + 1)), \
             (2 * numpy.arange(n) + 1) * (-1.0) ** numpy.arange(n)
     if measure == "lagt":
-        return -(i > j) - (i == j) / 2, numpy.ones(n)
+        return -1.0 * (i > j) - (i == j) / 2, numpy.ones(n)
     return None
 
 
