@@ -116,10 +116,12 @@ inline std::size_t expect_lfq_bits(const char* function, Index cols) {
 template <class T>
 std::vector<double> lfq_mean(const MatrixView<const T>& z, std::size_t codes, double s,
                              int threads) {
+  // Each block has a sum of its own, so there are at most 16 of them.
+  const Index rows = (std::max)(16 * lfq_rows, (z.rows() + 15) / 16);
   std::vector<double> mean = parallel_reduce(
-      block_count(z.rows(), 16 * lfq_rows), std::vector<double>(codes, 0.0),
+      block_count(z.rows(), rows), std::vector<double>(codes, 0.0),
       [&](std::int64_t b) {
-        const BlockRange r = block_range(z.rows(), 16 * lfq_rows, b);
+        const BlockRange r = block_range(z.rows(), rows, b);
         std::vector<double> sum(codes, 0.0), p(codes);
         for (Index i = r.begin; i < r.end; ++i) {
           lfq_probabilities(z, i, s, p);
