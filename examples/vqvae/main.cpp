@@ -176,6 +176,7 @@ int run(int argc, char** argv) {
   app.add_option("--threads", s.threads, "0: all")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   quern::set_default_threads(s.threads);
+  std::setvbuf(stdout, nullptr, _IOLBF, 1024);  // a line is there when it is known, also in a pipe
 
   const Data data = load_fashion_mnist(s.data, s.rows);
   Findings found;
