@@ -5,9 +5,12 @@
 
 #include "kinds.hpp"
 
+#include "quern/attention/feature_map.hpp"
 #include "quern/attention/gated_layers.hpp"
+#include "quern/attention/linear.hpp"
 #include "quern/attention/linformer.hpp"
 #include "quern/attention/lsh.hpp"
+#include "quern/attention/performer.hpp"
 #include "quern/attention/softmax.hpp"
 #include "quern/attention/sparse.hpp"
 #include "quern/core/nd_array.hpp"
@@ -75,6 +78,48 @@ Kind pattern(const std::string& name, bool quadratic,
                                                                 a->dv.view(), *plan);
                        }};
           }};
+}
+
+/// Causal linear attention with a feature map and its normaliser.
+Kind linear(const std::string& name,
+            const std::function<std::shared_ptr<attention::FeatureMap<float>>(const Sizes&)>& of) {
+  return {name, false, [of](const Sizes& s) {
+            const auto a = std::make_shared<Arrays>(s);
+            const auto map = of(s);
+            const auto sums =
+                std::make_shared<quern::NdArray<float, 3>>(quern::Shape<3>{1, s.heads, s.length});
+            attention::LinearInputs<float> in;
+            in.q = a->q.view(), in.k = a->k.view(), in.v = a->v.view();
+            in.query_map = map.get();
+            attention::LinearOptions options;
+            options.visible.causal = true;
+            const auto forward = [=] {
+              attention::linear_attention<float>(in, a->out.view(), nullptr, sums->view(), options);
+            };
+            return Job{forward, [=] {
+                         static_cast<void>(map);  // kept as long as this is
+                         forward();
+                         attention::LinearSaved<float> saved;
+                         saved.out = a->out.view(), saved.normalisers = sums->view();
+                         attention::LinearGradients<float> gradients;
+                         gradients.q = a->dq.view(), gradients.k = a->dk.view();
+                         gradients.v = a->dv.view();
+                         attention::linear_attention_vjp<float>(in, saved, a->dout.view(),
+                                                                gradients, options);
+                       }};
+          }};
+}
+
+Kind elu1() {
+  return linear("linear, elu + 1", [](const Sizes&) {
+    return std::make_shared<attention::NamedFeature<float>>(attention::Feature::elu1);
+  });
+}
+Kind performer() {
+  return linear("Performer, 128 features", [](const Sizes& s) {
+    return std::make_shared<attention::PerformerFeatures<float>>(
+        attention::performer_projection<float>(128, s.dim, 1));
+  });
 }
 
 Kind hashing() {
@@ -172,6 +217,8 @@ const std::vector<Kind>& all() {
               [](const Sizes& s) { return SparsePattern::fixed(s.window, 8); }),
       pattern("window and 16 global", false,
               [](const Sizes& s) { return SparsePattern::window_global(s.window, 16, true); }),
+      elu1(),
+      performer(),
       hashing(),
       linformer(),
       gated<attention::GauLayer<float>>("GAU, whole unit", true),
