@@ -120,10 +120,9 @@ void save_checkpoint(const std::string& path, nn::Trainer<T>& trainer,
 /// been made the same way as those that were saved. ParseError where the file is malformed or of
 /// another model, optimiser or average; nothing changes then.
 template <class T>
-void load_checkpoint(const std::string& path, nn::Trainer<T>& trainer,
+void load_checkpoint(const Safetensors& file, nn::Trainer<T>& trainer,
                      optim::OptimizerBase<T>& optimizer) {
   constexpr const char* function = "quern::io::load_checkpoint";
-  const Safetensors file = Safetensors::read(path);
   optim::OptimizerState words;
   words.words = file.metadata();
   const auto number = [&]<class N>(const char* key, N) {
@@ -152,6 +151,13 @@ void load_checkpoint(const std::string& path, nn::Trainer<T>& trainer,
   detail::load_tensors(file, average, average_prefix, function);
   if (trainer.average() != nullptr) trainer.average()->set_updates(updates);
   trainer.set_state(at);
+}
+
+/// The same from a file on the disk.
+template <class T>
+void load_checkpoint(const std::string& path, nn::Trainer<T>& trainer,
+                     optim::OptimizerBase<T>& optimizer) {
+  load_checkpoint(Safetensors::read(path), trainer, optimizer);
 }
 
 }  // namespace io

@@ -141,12 +141,16 @@ void save_network(const std::string& path, nn::Layer<T>& network) {
   writer.write(path);
 }
 
+/// From a file that is in memory.
+template <class T>
+void load_network(const Safetensors& file, nn::Layer<T>& network) {
+  detail::load_tensors(file, detail::network_tensors(network), "", "quern::io::load_network");
+}
 /// Reads them, also from floats into doubles and back. ParseError, and nothing changes, unless the
 /// file holds exactly the network's tensors in its shapes.
 template <class T>
 void load_network(const std::string& path, nn::Layer<T>& network) {
-  const Safetensors file = Safetensors::read(path);
-  detail::load_tensors(file, detail::network_tensors(network), "", "quern::io::load_network");
+  load_network(Safetensors::read(path), network);
 }
 
 }  // namespace io
