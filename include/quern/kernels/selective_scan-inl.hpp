@@ -287,7 +287,7 @@ HWY_INLINE void scan_tile(D d, const SelectiveScanTask<T>& task, const ScanTile<
 /// Runs the scan; what it found is a ScanFinding. y may be null: then only the states are wanted.
 ///
 /// A vector of channels goes through a tile at a time; of a few steps only, several vectors go side
-/// by side, since one alone would wait for its own exponentials (measured: 8.5 for 5 ns a channel).
+/// by side, since one alone would wait for its own exponentials.
 template <class T>
 int selective_scan(const SelectiveScanTask<T>& task) {
   const hn::ScalableTag<T> d;
