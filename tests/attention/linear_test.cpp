@@ -47,8 +47,9 @@ void forward(const LinearInputs<T>& in, NdArray<T, 4>& out, const LinearOptions&
 }
 template <class T>
 void backward(const LinearInputs<T>& in, const NdArray<T, 4>& dout, const LinearGradients<T>& to,
-              const LinearOptions& options) {
-  attention::linear_attention_vjp<T>(in, {}, dout.view(), to, options);
+              const LinearOptions& options, const LinearState<T>* before = nullptr,
+              const LinearState<T>* dafter = nullptr) {
+  attention::linear_attention_vjp<T>(in, {{}, {}, before}, dout.view(), to, options, dafter);
 }
 
 template <class T>
@@ -313,6 +314,167 @@ TEST(LinearAttentionGradients, AgainstFiniteDifferences) {
   }
 }
 
+using Joint = NdArray<double, 1>;
+
+/// Outputs, sums and normalisers in a row, the last two in units of e^levels.
+Joint joint(const NdArray<double, 4>& out, const LinearState<double>& state,
+            const NdArray<double, 2>& levels) {
+  Joint all({out.size() + state.sums.size() + state.normaliser.size()});
+  double* at = std::copy(out.begin(), out.end(), all.data());
+  const auto append = [&](const double* from, Index size, Index head) {
+    const double level = levels.data()[head], own = state.log_scale.data()[head];
+    const double unit = own == level ? 1 : std::exp(own - level);
+    for (Index i = 0; i < size; ++i) *at++ = unit * from[i];
+  };
+  const Index heads = levels.size(), sums = state.sums.size() / heads;
+  const Index features = state.normaliser.size() / heads;
+  for (Index h = 0; h < heads; ++h) append(state.sums.data() + h * sums, sums, h);
+  for (Index h = 0; h < heads; ++h) append(state.normaliser.data() + h * features, features, h);
+  return all;
+}
+
+/// Decays of all kinds for one key head.
+struct Decays {
+  NdArray<double, 1> head{{1}};
+  NdArray<double, 3> steps;
+  NdArray<double, 4> channels;
+  explicit Decays(Index keys) : steps({2, 1, keys}), channels({2, 1, keys, 4}) {
+    Philox random(5, "decays");
+    head(0) = -0.1;
+    for (double& g : steps) g = random.uniform(-0.5, -0.01);
+    for (double& g : channels) g = random.uniform(-0.5, -0.01);
+  }
+  void give(int kind, LinearInputs<double>& in, Index first, Index count) const {
+    if (kind == 1) in.head_decay = head.view();
+    if (kind == 2) in.step_decay = steps.view().slice(2, first, count);
+    if (kind == 3) in.channel_decay = channels.view().slice(2, first, count);
+  }
+};
+
+LinearOptions state_options(bool normalise) {
+  LinearOptions options;
+  options.visible.causal = true;
+  options.normalise = normalise;
+  options.eps = 1e-2, options.scale = 0.7;
+  return options;
+}
+
+/// A state in the middle of things, gradients by the one after, and all gradients.
+void check_state_gradients(Feature name, int decay, bool normalise) {
+  SCOPED_TRACE(std::to_string(static_cast<int>(name)) + " decay " + std::to_string(decay));
+  Arrays<double> x = random_arrays<double>(2, 1, 9, 9, 4, 3, 0.7);
+  const Arrays<double> past = random_arrays<double>(2, 1, 5, 5, 4, 3, 0.7);
+  const NamedFeature<double> map(name);
+  const LinearOptions options = state_options(normalise);
+  Decays decays(9);
+  LinearState<double> before(2, 2, 4, 3), dafter(before), dbefore(before);
+  NdArray<double, 4> past_out({2, 2, 5, 3});
+  forward(past.inputs(&map), past_out, options, &before);
+  const auto run = [&](LinearState<double>& state) {
+    LinearInputs<double> in = x.inputs(&map);
+    decays.give(decay, in, 0, 9);
+    NdArray<double, 4> out({2, 2, 9, 3});
+    forward(in, out, options, &state);
+    return out;
+  };
+  LinearState<double> after(before);
+  run(after);
+  const NdArray<double, 2> levels = after.log_scale;
+  const NdArray<double, 4> dout = attention_normal<double, 4>({2, 2, 9, 3}, 9);
+  dafter.sums = attention_normal<double, 4>(before.sums.extents(), 10);
+  dafter.normaliser = attention_normal<double, 3>(before.normaliser.extents(), 11);
+  dafter.log_scale = levels;
+  NdArray<double, 4> dq(x.q.extents()), dk(x.k.extents()), dv(x.v.extents());
+  NdArray<double, 3> dsteps(decays.steps.extents());
+  LinearGradients<double> to;
+  to.q = dq.view(), to.k = dk.view(), to.v = dv.view(), to.initial = &dbefore;
+  if (decay == 2) to.step_decay = dsteps.view();
+  LinearInputs<double> in = x.inputs(&map);
+  decays.give(decay, in, 0, 9);
+  backward(in, dout, to, options, &before, &dafter);
+  const Joint slopes = joint(dout, dafter, levels);
+  const std::function<void(Joint&)> f = [&](Joint& all) {
+    LinearState<double> state(before);
+    const NdArray<double, 4> out = run(state);
+    all = joint(out, state, levels);
+  };
+  expect_attention_gradient(before.sums, dbefore.sums, slopes, f, "sums");
+  expect_attention_gradient(before.normaliser, dbefore.normaliser, slopes, f, "normaliser");
+  expect_attention_gradient(x.q, dq, slopes, f, "q");
+  expect_attention_gradient(x.k, dk, slopes, f, "k");
+  expect_attention_gradient(x.v, dv, slopes, f, "v");
+  if (decay == 2) expect_attention_gradient(decays.steps, dsteps, slopes, f, "steps");
+}
+
+TEST(LinearAttentionGradients, OfTheStatesAtBothEnds) {
+  check_state_gradients(Feature::elu1, 0, true);
+  check_state_gradients(Feature::elu1, 1, true);
+  check_state_gradients(Feature::softmax, 2, true);
+  check_state_gradients(Feature::exp, 0, true);
+  check_state_gradients(Feature::exp, 3, true);
+  check_state_gradients(Feature::identity, 3, false);
+}
+
+TEST(LinearAttentionGradients, OfPiecesAreThoseOfTheWhole) {
+  constexpr Index n = 70, cut = 33;
+  const Arrays<double> x = random_arrays<double>(2, 1, n, n, 4, 3, 0.7);
+  const NdArray<double, 4> dout = attention_normal<double, 4>({2, 2, n, 3}, 9);
+  for (const Feature name : {Feature::elu1, Feature::exp}) {
+    for (const int decay : {0, 1, 2, 3}) {
+      SCOPED_TRACE("decay " + std::to_string(decay));
+      const NamedFeature<double> map(name);
+      const LinearOptions options = state_options(true);
+      const Decays decays(n);
+      NdArray<double, 4> d[2][3];  // of the whole, of pieces; by q, k, v
+      for (auto& of : d) {
+        of[0].resize(x.q.extents()), of[1].resize(x.k.extents()), of[2].resize(x.v.extents());
+      }
+      const auto piece = [&](int which, Index first, Index count, LinearState<double>* before,
+                             LinearState<double>* dbefore, const LinearState<double>* dafter) {
+        LinearInputs<double> in = x.inputs(&map);
+        for (auto* a : {&in.q, &in.k, &in.v}) *a = a->slice(2, first, count);
+        decays.give(decay, in, first, count);
+        LinearGradients<double> to;
+        to.q = d[which][0].view().slice(2, first, count);
+        to.k = d[which][1].view().slice(2, first, count);
+        to.v = d[which][2].view().slice(2, first, count);
+        to.initial = dbefore;
+        const NdArray<double, 4> slope(dout.view().slice(2, first, count));
+        backward(in, slope, to, options, before, dafter);
+      };
+      piece(0, 0, n, nullptr, nullptr, nullptr);
+      LinearState<double> middle(2, 2, 4, 3), dmiddle(middle), dstart(middle), start(middle);
+      LinearInputs<double> in = x.inputs(&map);
+      for (auto* a : {&in.q, &in.k, &in.v}) *a = a->slice(2, 0, cut);
+      decays.give(decay, in, 0, cut);
+      NdArray<double, 4> out({2, 2, cut, 3});
+      forward(in, out, options, &middle);
+      piece(1, cut, n - cut, &middle, &dmiddle, nullptr);
+      piece(1, 0, cut, &start, &dstart, &dmiddle);
+      for (int i = 0; i < 3; ++i) expect_attention_near(d[1][i], d[0][i], 1e-12, "qkv");
+    }
+  }
+}
+
+TEST(LinearAttentionDecay, EndsWithTheKeys) {
+  // Queries after the last key see what the last one left, whatever kind of decay it was.
+  const Arrays<double> x = random_arrays<double>(2, 1, 40, 25, 8, 4);
+  const NamedFeature<double> map(Feature::elu1);
+  LinearOptions options;
+  options.visible.causal = true, options.visible.offset = 5;
+  options.normalise = false;
+  NdArray<double, 1> head({1});
+  NdArray<double, 3> steps({2, 1, 25});
+  head.fill(-0.2), steps.fill(-0.2);
+  NdArray<double, 4> a({2, 2, 40, 4}), b(a.extents());
+  LinearInputs<double> in = x.inputs(&map);
+  in.head_decay = head.view();
+  forward(in, a, options);
+  in.head_decay = {}, in.step_decay = steps.view();
+  forward(in, b, options);
+  EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin()));
+}
+
 TEST(LinearAttentionStability, ExpIsExactWhereItWouldOverflow) {
   // Adding 200 to all keys and -300 to all queries changes nothing but what e^x could not hold.
   const Arrays<float> x = random_arrays<float>(2, 2, 90, 90, 8, 8);
@@ -399,6 +561,11 @@ TEST(LinearAttentionErrors, SayWhatDoesNotFit) {
   EXPECT_THROW(forward(x.inputs(&map), out, options, &state), ValueError) << "not causal";
   options.visible.causal = true;
   EXPECT_THROW(forward(x.inputs(&map), out, options, &small_state), ShapeError);
+  LinearGradients<float> to;
+  to.initial = &small_state;
+  EXPECT_THROW(backward(x.inputs(&map), out, to, options), ShapeError) << "gradient by the state";
+  to.initial = nullptr;
+  EXPECT_THROW(backward(x.inputs(&map), out, to, options, {}, &small_state), ShapeError);
   options.visible.left = 3;
   EXPECT_THROW(forward(x.inputs(&map), out, options), ValueError) << "window";
   options.visible.left = -1;
@@ -414,6 +581,98 @@ TEST(LinearAttentionErrors, SayWhatDoesNotFit) {
   LinearInputs<float> in;
   in.q = in.k = in.v = empty.view();
   EXPECT_NO_THROW(forward(in, empty, options));
+}
+
+TEST(LinearAttentionErrors, HeadsLengthsAndSequencesThatDoNotFit) {
+  const NamedFeature<float> map(Feature::elu1);
+  const Arrays<float> x = random_arrays<float>(3, 2, 6, 6, 4, 4),
+                      y = random_arrays<float>(2, 2, 6, 6, 4, 4);
+  NdArray<float, 4> three({2, 3, 6, 4}), two({2, 2, 6, 4});
+  EXPECT_THROW(forward(x.inputs(&map), three, {}), ShapeError) << "2 heads of keys for 3";
+  LinearOptions options;
+  const std::vector<std::int64_t> long_one{6, 7}, one{6}, cumulative{0, 6}, fits{6, 2};
+  options.visible.sequences.lengths = long_one;
+  EXPECT_THROW(forward(y.inputs(&map), two, options), ValueError);
+  options.visible.sequences.lengths = one;
+  EXPECT_THROW(forward(y.inputs(&map), two, options), ShapeError);
+  options.visible.sequences.lengths = fits;
+  options.visible.sequences.cumulative = cumulative;
+  EXPECT_THROW(forward(y.inputs(&map), two, options), ValueError) << "both";
+  options.visible.sequences.lengths = {};
+  EXPECT_THROW(forward(y.inputs(&map), two, options), ShapeError) << "two rows";
+}
+
+TYPED_TEST(LinearAttention, NothingThereAndNotANumber) {
+  using T = TypeParam;
+  const NamedFeature<T> map(Feature::elu1);
+  for (const bool causal : {false, true}) {
+    LinearOptions options;
+    options.visible.causal = causal;
+    // No channels: all weights are 0. No values, no steps, no heads, no rows: nothing.
+    for (const Shape<4>& s :
+         {Shape<4>{2, 2, 6, 0}, Shape<4>{2, 2, 0, 4}, Shape<4>{2, 0, 6, 4}, Shape<4>{0, 2, 6, 4}}) {
+      const NdArray<T, 4> x(s), v({s[0], s[1], s[2], 3});
+      const Arrays<T> all{x, x, v};
+      NdArray<T, 4> out(v.extents()), dq(s), dk(s), dv(v.extents());
+      out.fill(T{7});
+      forward(all.inputs(&map), out, options);
+      LinearGradients<T> to;
+      to.q = dq.view(), to.k = dk.view(), to.v = dv.view();
+      backward(all.inputs(&map), v, to, options);
+      for (const T value : out) EXPECT_EQ(value, T{0});
+    }
+    // A NaN among the keys reaches the queries that see it and no others.
+    Arrays<T> x = random_arrays<T>(1, 1, 20, 20, 4, 4);
+    x.k(0, 0, 10, 2) = std::numeric_limits<T>::quiet_NaN();
+    NdArray<T, 4> out(x.v.extents());
+    forward(x.inputs(&map), out, options);
+    for (Index i = 0; i < 20; ++i) {
+      EXPECT_EQ(std::isnan(out(0, 0, i, 0)), !causal || i >= 10) << i;
+      EXPECT_FALSE(std::isnan(out(1, 0, i, 0)));
+    }
+  }
+}
+
+TYPED_TEST(LinearAttention, AStepIsALongerPiece) {
+  using T = TypeParam;
+  for (const Feature name : {Feature::elu1, Feature::exp, Feature::identity}) {
+    for (const int decay : {0, 1, 2, 3}) {
+      const Index n = 20, d = 12, dv = 21;
+      SCOPED_TRACE(std::to_string(static_cast<int>(name)) + " " + std::to_string(decay));
+      const Arrays<T> x = random_arrays<T>(4, 2, n, n, d, dv);
+      const NamedFeature<T> map(name);
+      NdArray<T, 1> head({2});
+      NdArray<T, 3> steps = attention_normal<T, 3>({2, 2, n}, 4, 0.1);
+      NdArray<T, 4> channels = attention_normal<T, 4>({2, 2, n, d}, 5, 0.1);
+      head.fill(T(-0.1));
+      LinearOptions options;
+      options.visible.causal = true;
+      options.normalise = name != Feature::identity;
+      const auto piece = [&](Index first, Index count) {
+        LinearInputs<T> in = x.inputs(&map);
+        for (auto* a : {&in.q, &in.k, &in.v}) *a = a->slice(2, first, count);
+        if (decay == 1) in.head_decay = head.view();
+        if (decay == 2) in.step_decay = steps.view().slice(2, first, count);
+        if (decay == 3) in.channel_decay = channels.view().slice(2, first, count);
+        return in;
+      };
+      LinearState<T> whole_state(2, 4, d, dv), state(whole_state);
+      NdArray<T, 4> whole({2, 4, n, dv}), out(whole.extents());
+      forward(piece(0, n), whole, options, &whole_state);
+      for (Index t = 0; t < n; ++t) {
+        attention::linear_attention<T>(piece(t, 1), out.view().slice(2, t, 1), &state, {}, options);
+      }
+      const double rounding = sizeof(T) == 4 ? 2e-6 : 1e-14;
+      expect_attention_near(out, whole, rounding, "out");
+      expect_attention_near(state.sums, whole_state.sums, rounding, "sums");
+      expect_attention_near(state.normaliser, whole_state.normaliser, rounding, "normaliser");
+      if (decay > 0 || map.scaled()) continue;  // what fades is rounded in another order
+      EXPECT_TRUE(std::equal(out.begin(), out.end(), whole.begin()));
+      EXPECT_TRUE(std::equal(state.sums.begin(), state.sums.end(), whole_state.sums.begin()));
+      EXPECT_TRUE(std::equal(state.normaliser.begin(), state.normaliser.end(),
+                             whole_state.normaliser.begin()));
+    }
+  }
 }
 
 }  // namespace

@@ -81,12 +81,17 @@ class NamedFeature final : public FeatureMap<T> {
 
   void apply(MatrixView<const T> x, MatrixView<T> phi, T* scales) const override {
     const auto n = static_cast<std::size_t>(x.cols());
+    if (name_ == Feature::softmax) {
+      return QUERN_DISPATCH(softmax_rows<T>(static_cast<std::size_t>(x.rows()), n, x.data(),
+                                            x.row_stride(), phi.data(), phi.row_stride()));
+    }
+    if (elementwise() && x.is_contiguous() && phi.is_contiguous()) {
+      return map(x.data(), static_cast<std::size_t>(x.size()), phi.data());
+    }
     for (Index r = 0; r < x.rows(); ++r) {
       const T* const from = x.row_data(r);
       T* const to = phi.row_data(r);
-      if (name_ == Feature::softmax) {
-        QUERN_DISPATCH(softmax_rows<T>(1, n, from, 0, to, 0));
-      } else if (name_ == Feature::exp) {
+      if (name_ == Feature::exp) {
         scales[r] = QUERN_DISPATCH(max_value<T>(from, n));
         QUERN_DISPATCH(transform(kernels::ExpMinus<T>{scales[r]}, from, n, to));
       } else {
@@ -98,6 +103,9 @@ class NamedFeature final : public FeatureMap<T> {
   void vjp(MatrixView<const T> x, MatrixView<const T> phi, MatrixView<const T> dphi,
            MatrixView<T> dx) const override {
     const auto n = static_cast<std::size_t>(x.cols());
+    if (elementwise() && x.is_contiguous() && dphi.is_contiguous() && dx.is_contiguous()) {
+      return differentiate(x.data(), dphi.data(), static_cast<std::size_t>(x.size()), dx.data());
+    }
     for (Index r = 0; r < x.rows(); ++r) {
       const T *from = x.row_data(r), *f = phi.row_data(r), *df = dphi.row_data(r);
       T* const to = dx.row_data(r);

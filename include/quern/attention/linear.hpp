@@ -20,11 +20,8 @@
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
-#include "quern/core/parallel.hpp"
 
-#include <algorithm>
-#include <cstddef>
-#include <vector>
+#include <type_traits>
 
 QUERN_NAMESPACE_BEGIN
 namespace attention {
@@ -41,39 +38,30 @@ void linear_attention(const LinearInputs<T>& in, NdView<T, 4> out, LinearState<T
   const detail::LinearCall<T> call("quern::attention::linear_attention", in, options);
   call.check_out("out", out);
   call.check_normalisers(normalisers);
-  call.check_state(state);
+  call.check_state("state", state);
+  if (call.is_step(state)) return call.step(state, out, normalisers);
   detail::clear_gaps(call.shape.query_spans, out);
-  const simd::Level level = simd::active_level();
-  const Index groups = call.value_groups(state != nullptr);
-  parallel_for(
-      call.shape.sequences() * call.shape.heads * groups,
-      [&](Index task) {
-        const Index sequence = task / groups / call.shape.heads,
-                    h = task / groups % call.shape.heads;
-        const detail::LinearHead<T> head = call.head(sequence, h);
-        const SequenceSpan& span = call.shape.query_spans[static_cast<std::size_t>(sequence)];
-        const MatrixView<T> to = detail::sequence_rows(out, span, h);
-        const bool save = !normalisers.is_null() && task % groups == 0;
-        std::vector<T> sums(static_cast<std::size_t>(save ? span.length : 0));
-        call.forward(level, head, task % groups, sequence, h, state, to, sums.data());
-        for (Index i = 0; i < span.length && save; ++i) {
-          normalisers(span.batch, h, span.begin + i) = sums[static_cast<std::size_t>(i)];
-        }
-      },
-      options.threads);
+  call.run(state, out, normalisers);
 }
 
-/// Gradients by everything of `in`, given that by the output, from a state of nothing. Null views
-/// of `gradients` are skipped; those by inputs are overwritten, that by head_decay is added to.
-/// `saved` is what the forward pass left, computed again where null.
+/// Gradients by everything of `in` and by the state before, given that by the output and, where
+/// `dfinal` is not null, by `sums` and `normaliser` of the state after, whose log_scale counts as
+/// constant (what reads sums e^log_scale has such gradients). So pieces of a sequence, each with
+/// its state before, give the whole one's gradients from the last piece to the first: one's
+/// `initial` is the `dfinal` of the one before. Null views of `gradients` are skipped; those by
+/// inputs and the state are overwritten, that by head_decay is added to. `saved` is what the
+/// forward pass left, computed again where null. ShapeError and ValueError for what does not fit.
 template <class T>
 void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved,
                           std::type_identity_t<NdView<const T, 4>> dout,
-                          const LinearGradients<T>& gradients, const LinearOptions& options = {}) {
+                          const LinearGradients<T>& gradients, const LinearOptions& options = {},
+                          std::type_identity_t<const LinearState<T>*> dfinal = nullptr) {
   const detail::LinearCall<T> call("quern::attention::linear_attention_vjp", in, options);
   call.check_out("dout", dout);
   call.check_gradients(gradients);
-  call.check_state(saved.initial);
+  call.check_state("saved.initial", saved.initial);
+  call.check_state("gradients.initial", gradients.initial);
+  call.check_state("dfinal", dfinal);
   NdView<const T, 4> out = saved.out;
   NdView<const T, 3> normalisers = saved.normalisers;
   NdArray<T, 4> own_out;
@@ -95,7 +83,7 @@ void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved
   detail::clear_gaps(call.shape.query_spans, gradients.q);
   detail::clear_gaps(call.shape.key_spans, gradients.k);
   detail::clear_gaps(call.shape.key_spans, gradients.v);
-  call.backward(out, normalisers, dout, saved.initial, gradients);
+  call.backward(out, normalisers, dout, {saved.initial, dfinal, gradients.initial}, gradients);
 }
 
 }  // namespace attention

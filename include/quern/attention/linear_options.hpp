@@ -63,6 +63,9 @@ struct LinearGradients {
   NdView<T, 1> head_decay;
   NdView<T, 3> step_decay;
   NdView<T, 4> channel_decay;
+  /// By `sums` and `normaliser` of the state before the first step, a log_scale counting as
+  /// constant; overwritten. Causal attention only.
+  LinearState<T>* initial = nullptr;
 };
 
 }  // namespace attention

@@ -93,6 +93,15 @@ void scale(T alpha, const T* x, std::size_t n, T* y) {
   transform(kernels::Scale<T>{alpha}, x, n, y);
 }
 
+/// Row r of y = factors[r] times that of x, strides in elements. In place where x == y.
+template <class T>
+void scale_rows(std::size_t rows, std::size_t cols, const T* factors, const T* x,
+                std::ptrdiff_t x_stride, T* y, std::ptrdiff_t y_stride) {
+  for (std::size_t r = 0; r < rows; ++r, x += x_stride, y += y_stride) {
+    transform(kernels::Scale<T>{factors[r]}, x, cols, y);
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 QUERN_NAMESPACE_END

@@ -13,6 +13,7 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/kernels/decayed_recurrence_types.hpp"
 #include "quern/kernels/kernels.hpp"
+#include "quern/kernels/recurrence_step_types.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -29,6 +30,11 @@ class StepSource {
   /// out[step * stride + channel], both counted from 0.
   virtual void load(Index begin, Index count, Index first, Index channels, T* out,
                     Index stride) const = 0;
+  /// The same where they lie, channels side by side and steps `stride` apart; null: nowhere.
+  [[nodiscard]] virtual const T* rows(Index, Index, Index, Index, Index& stride) const {
+    stride = 0;
+    return nullptr;
+  }
 };
 
 /// Where a sweep's outputs go.
@@ -60,6 +66,11 @@ class ViewSource final : public StepSource<T> {
         QUERN_DISPATCH(scale<T>(scale_, out, static_cast<std::size_t>(channels), out));
     }
   }
+  [[nodiscard]] const T* rows(Index begin, Index, Index first, Index,
+                              Index& stride) const override {
+    stride = view_.row_stride();
+    return scale_ == T{1} && view_.col_stride() == 1 ? view_.row_data(begin) + first : nullptr;
+  }
 
  private:
   MatrixView<const T> view_;
@@ -76,6 +87,11 @@ class ViewSink final : public StepSink<T> {
   void store(Index begin, Index count, Index first, Index channels, T* values,
              Index stride) override {
     const std::size_t n = static_cast<std::size_t>(channels);
+    if (!add_ && scale_ == T{1} && view_.col_stride() == 1 && view_.row_stride() == channels &&
+        stride == channels) {
+      std::copy_n(values, count * channels, view_.row_data(begin) + first);
+      return;
+    }
     for (Index s = 0; s < count; ++s, values += stride) {
       T* const to = view_.row_data(begin + s) + first * view_.col_stride();
       if (view_.col_stride() != 1) {
@@ -120,6 +136,7 @@ struct RecurrenceSweep {
   T log_factor = T{0};                       ///< step without a source: the same at every step
   StepSink<T>* out = nullptr;
   Index tile = 64;
+  bool normaliser = false;  ///< a column of ones beside the values; forwards, without any decay
 };
 
 /// Runs one sweep; holds its state, as rows() x stride() elements.
@@ -148,6 +165,10 @@ class SweepRunner {
       *places[i] = at;
       at += round_up(parts[i], 16);
     }
+    if (!sweep.normaliser) return;
+    const Index sizes = round_up(rows_, 16) + round_up(tile_, 16);
+    sums_of_write_ =
+        core::Buffer<T>(static_cast<std::size_t>(sizes + tile_ * layout.rows), core::Fill::zero);
   }
 
   [[nodiscard]] Index stride() const noexcept { return stride_; }
@@ -155,6 +176,9 @@ class SweepRunner {
   [[nodiscard]] Index tile() const noexcept { return tile_; }
   [[nodiscard]] T* state() noexcept { return state_; }
   [[nodiscard]] const T* state() const noexcept { return state_; }
+  /// The normaliser's column, rows() elements, and what a tile's steps read of it.
+  [[nodiscard]] T* normaliser() noexcept { return sums_of_write_.data(); }
+  [[nodiscard]] T* totals() noexcept { return sums_of_write_.data() + round_up(rows_, 16); }
 
   /// Starts from columns of a state of all lanes; a null view is zeros.
   void set_state(const MatrixView<const T>& from) {
@@ -222,16 +246,36 @@ class SweepRunner {
     QUERN_DISPATCH_AT(level_, recurrence_pack<T>(natural_, steps, rows_, row_blocks_, to));
   }
 
+  /// Rows of a source in the kernel's order, from where they lie if they need no padding.
+  void load_packed(const StepSource<T>& source, Index begin, Index end, T* to) {
+    Index stride = rows_;
+    const T* at = nullptr;
+    if (rows_ == sweep_.rows && begin >= 0 && end <= sweep_.length) {
+      at = source.rows(begin, end - begin, 0, rows_, stride);
+    }
+    if (at == nullptr) {
+      load_rows(source, begin, end, 0, sweep_.rows, natural_, rows_);
+      at = natural_, stride = rows_;
+    }
+    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(at, end - begin, stride, row_blocks_, to));
+  }
+
   void load_update(Index begin, Index end, bool nothing) {
     const Index steps = end - begin;
     if (nothing) {
       std::fill_n(write_, steps * rows_, T{0});
       std::fill_n(values_, steps * stride_, T{0});
+      values_at_ = values_;
       return;
     }
-    load_rows(*sweep_.write, begin, end, 0, sweep_.rows, natural_, rows_);
-    pack(steps, write_);
+    load_packed(*sweep_.write, begin, end, write_);
+    Index stride = 0;
+    const bool inside = begin >= 0 && end <= sweep_.length && sweep_.lanes == stride_;
+    values_at_ =
+        inside ? sweep_.values->rows(begin, steps, sweep_.first_lane, stride_, stride) : nullptr;
+    if (values_at_ != nullptr && stride == stride_) return;
     load_rows(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, values_, stride_);
+    values_at_ = values_;
   }
 
   void load_decay(Index begin, Index end) {
@@ -270,8 +314,7 @@ class SweepRunner {
     const Index decay_shift = sweep_.late_update || sweep_.late_decay ? one : 0;
     load_decay(begin + decay_shift, end + decay_shift);
     load_update(begin + shift, end + shift, false);
-    load_rows(*sweep_.read, begin, end, 0, sweep_.rows, natural_, rows_);
-    pack(end - begin, read_);
+    load_packed(*sweep_.read, begin, end, read_);
     std::fill_n(out_, (end - begin) * stride_, T{0});
     run_tile(end - begin, state_);
     sweep_.out->store(begin, end - begin, sweep_.first_lane, sweep_.lanes, out_, stride_);
@@ -285,20 +328,28 @@ class SweepRunner {
     tile.stride = stride_;
     tile.write = write_;
     tile.read = read_;
-    tile.values = values_;
+    tile.values = values_at_;
     tile.kind = sweep_.decay;
     tile.decay = decay_;
     tile.out = out_;
     tile.state = state;
     QUERN_DISPATCH_AT(level_, recurrence_tile<T>(tile));
+    if (!sweep_.normaliser) return;
+    RecurrenceNormaliser<T> sums;
+    sums.steps = steps, sums.row_blocks = row_blocks_;
+    sums.write = write_, sums.read = read_;
+    sums.state = normaliser(), sums.totals = totals();
+    sums.partial = totals() + round_up(tile_, 16);
+    QUERN_DISPATCH_AT(level_, recurrence_normaliser<T>(sums));
   }
 
   simd::Level level_;
   RecurrenceSweep<T> sweep_;
   Index tile_ = 0, rows_ = 0, stride_ = 0, row_blocks_ = 0;
-  core::Buffer<T> memory_;
+  core::Buffer<T> memory_, sums_of_write_;
   T *natural_ = nullptr, *write_ = nullptr, *read_ = nullptr, *values_ = nullptr, *out_ = nullptr,
     *decay_ = nullptr, *state_ = nullptr;
+  const T* values_at_ = nullptr;  ///< values_, or where the values lie
 };
 
 }  // namespace kernels

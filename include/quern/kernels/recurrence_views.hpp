@@ -28,7 +28,7 @@ struct RecurrenceViews {
   NdView<const T, 4> initial_state;  ///< (sequences, heads, key_dim, value_dim); null: zeros
 };
 
-/// Gradients by each, of the same shapes.
+/// Gradients by each, of the same shapes; that by v may be of its first channels only.
 template <class T>
 struct RecurrenceGradients {
   NdView<T, 4> q;

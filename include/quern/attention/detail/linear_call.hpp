@@ -10,6 +10,7 @@
 #include "quern/attention/detail/linear_causal.hpp"
 #include "quern/attention/detail/linear_full.hpp"
 #include "quern/attention/detail/linear_head.hpp"
+#include "quern/attention/detail/linear_step.hpp"
 #include "quern/attention/linear_options.hpp"
 #include "quern/attention/linear_state.hpp"
 #include "quern/core/checks.hpp"
@@ -76,15 +77,22 @@ class LinearCall {
     if (x.is_null()) return;
     expect_shape(shape.function, "normalisers", x, {shape.batch, shape.heads, shape.length});
   }
-  void check_state(const LinearState<T>* state) const {
+  void check_state(const char* argument, const LinearState<T>* state) const {
     if (state == nullptr) return;
     if (!causal())
-      throw ValueError(error_text(shape.function, "state", "causal attention", "full"));
+      throw ValueError(error_text(shape.function, argument, "causal attention", "full"));
     const Index s = shape.sequences(), h = shape.heads;
-    expect_shape(shape.function, "state.sums", state->sums.view(),
-                 {s, h, features_, shape.value_dim});
-    expect_shape(shape.function, "state.normaliser", state->normaliser.view(), {s, h, features_});
-    expect_shape(shape.function, "state.log_scale", state->log_scale.view(), {s, h});
+    const Shape<4> sums{s, h, features_, shape.value_dim};
+    const Shape<3> normaliser{s, h, features_};
+    const Shape<2> log_scale{s, h};
+    if (state->sums.extents() == sums && state->normaliser.extents() == normaliser &&
+        state->log_scale.extents() == log_scale) {
+      return;
+    }
+    const std::string name = argument;
+    expect_shape(shape.function, name + ".sums", state->sums.view(), sums);
+    expect_shape(shape.function, name + ".normaliser", state->normaliser.view(), normaliser);
+    expect_shape(shape.function, name + ".log_scale", state->log_scale.view(), log_scale);
   }
   void check_gradients(const LinearGradients<T>& g) const {
     const char* f = shape.function;
@@ -102,12 +110,16 @@ class LinearCall {
     }
   }
 
-  /// Groups of value channels that a head's forward pass is cut into: see RecurrenceShape. Each
-  /// sums the normaliser for itself, so one with a state is not cut.
-  [[nodiscard]] Index value_groups(bool with_state) const {
-    const bool alone = with_state || !causal() || shape.sequences() * shape.heads >= 8 ||
-                       query_map_.scaled() || key_map_.scaled();
-    return alone ? 1 : (std::max)(Index{1}, (shape.value_dim + group_lanes - 1) / group_lanes);
+  /// Groups of value channels that a head's causal forward pass is cut into where there are fewer
+  /// heads than threads have work with. Channels need nothing of each other (each group makes
+  /// features and normaliser for itself), so that this may follow the threads: no bit changes.
+  [[nodiscard]] Index value_groups() const {
+    const Index heads = shape.sequences() * shape.heads, workers = worker_count(options_.threads);
+    const bool scaled = query_map_.scaled() || key_map_.scaled();
+    if (!causal() || scaled || heads == 0) return 1;
+    if (heads >= 4 * workers || heads % workers == 0) return 1;
+    const Index wanted = heads > workers ? 2 : block_count(workers, heads);
+    return (std::clamp)(wanted, Index{1}, (std::max)(Index{1}, shape.value_dim / group_lanes));
   }
 
   [[nodiscard]] LinearHead<T> head(Index sequence, Index h) const {
@@ -131,20 +143,48 @@ class LinearCall {
     return head;
   }
 
-  void forward(simd::Level level, const LinearHead<T>& head, Index group, Index sequence, Index h,
-               LinearState<T>* state, MatrixView<T> out, T* normalisers) const {
-    if (causal()) {
-      HeadState<T> at;
-      if (state != nullptr) {
-        at.sums = state->sums.view().subview(sequence).subview(h);
-        at.normaliser = &state->normaliser(sequence, h, 0);
-        at.log_scale = &state->log_scale(sequence, h);
-      }
-      const Index groups = value_groups(state != nullptr);
-      const Index each = groups == 1 ? shape.value_dim : group_lanes;
-      const Index first = group * each, count = (std::min)(each, shape.value_dim - first);
-      return linear_causal(level, head, first, count, options_.chunk, at, out, normalisers);
-    }
+  /// The forward pass.
+  void run(LinearState<T>* state, const NdView<T, 4>& out, const NdView<T, 3>& normalisers) const {
+    const simd::Level level = simd::active_level();
+    const Index groups = value_groups();
+    NdArray<T, 3> before;
+    if (state != nullptr && groups > 1) before = state->normaliser;
+    parallel_for(
+        shape.sequences() * shape.heads * groups,
+        [&](Index task) {
+          const Index sequence = task / groups / shape.heads, h = task / groups % shape.heads;
+          const SequenceSpan& span = shape.query_spans[static_cast<std::size_t>(sequence)];
+          const bool save = !normalisers.is_null() && task % groups == 0;
+          std::vector<T> sums(static_cast<std::size_t>(save ? span.length : 0));
+          const MatrixView<T> to = sequence_rows(out, span, h);
+          if (causal()) {
+            HeadState<T> at = state_of_head(state, sequence, h);
+            if (!before.empty()) {
+              at.normaliser_before = before.data() + (sequence * shape.heads + h) * features_;
+            }
+            forward(level, head(sequence, h), task % groups, groups, at, to, sums.data());
+          } else {
+            forward_full(level, head(sequence, h), to, sums.data());
+          }
+          for (Index i = 0; i < span.length && save; ++i) {
+            normalisers(span.batch, h, span.begin + i) = sums[static_cast<std::size_t>(i)];
+          }
+        },
+        options_.threads);
+  }
+
+  /// Causal: one group of value channels.
+  void forward(simd::Level level, const LinearHead<T>& head, Index group, Index groups,
+               const HeadState<T>& at, MatrixView<T> out, T* normalisers) const {
+    const Index each = block_count(block_count(shape.value_dim, groups), group_lanes) * group_lanes;
+    const Index first = (std::min)(group * each, shape.value_dim);
+    const Index count = groups == 1 ? shape.value_dim : (std::min)(each, shape.value_dim - first);
+    if (count == 0 && group > 0) return;
+    linear_causal(level, head, first, count, options_.chunk, at, out, normalisers);
+  }
+  /// Full: all channels.
+  void forward_full(simd::Level level, const LinearHead<T>& head, MatrixView<T> out,
+                    T* normalisers) const {
     const double scores = static_cast<double>(head.q.rows()) * static_cast<double>(head.k.rows()) *
                           static_cast<double>(features_ + shape.value_dim);
     const double sums = static_cast<double>(head.q.rows() + head.k.rows()) *
@@ -156,14 +196,49 @@ class LinearCall {
     linear_full(level, head, out, normalisers);
   }
 
+  /// Whether the call is one step of every sequence from a state.
+  [[nodiscard]] bool is_step(const LinearState<T>* state) const {
+    if (!causal() || state == nullptr || shape.length != 1 || shape.keys != 1) return false;
+    if (shape.offset != 0) return false;
+    for (const SequenceSpan& span : shape.query_spans) {
+      if (span.length != 1) return false;
+    }
+    for (const SequenceSpan& span : shape.key_spans) {
+      if (span.length != 1) return false;
+    }
+    return true;
+  }
+  /// That step.
+  void step(LinearState<T>* state, const NdView<T, 4>& out, const NdView<T, 3>& normalisers) const {
+    const simd::Level level = simd::active_level();
+    const Index tasks = shape.sequences() * shape.heads, dv = shape.value_dim;
+    const auto some = [&](Index begin, Index end) {
+      StepScratch<T> scratch(features_, dv);
+      for (Index task = begin; task < end; ++task) {
+        const Index s = task / shape.heads, h = task % shape.heads;
+        const SequenceSpan& span = shape.query_spans[static_cast<std::size_t>(s)];
+        linear_step(level, head(s, h), state_of_head(state, s, h), sequence_rows(out, span, h),
+                    normalisers.is_null() ? nullptr : &normalisers(span.batch, h, span.begin),
+                    scratch);
+      }
+    };
+    // Waking threads takes as long as a few heads.
+    const Index each = (std::max)(Index{1}, step_elements / (std::max)(Index{1}, features_ * dv));
+    if (tasks <= each) return some(0, tasks);
+    parallel_for(
+        block_count(tasks, each),
+        [&](Index block) { some(block * each, (std::min)(tasks, (block + 1) * each)); },
+        options_.threads);
+  }
+
   void backward(const NdView<const T, 4>& out, const NdView<const T, 3>& normalisers,
-                const NdView<const T, 4>& dout, const LinearState<T>* initial,
+                const NdView<const T, 4>& dout, const StatesOfCall<T>& states,
                 const LinearGradients<T>& gradients) const {
     const Index tasks = shape.sequences() * shape.key_heads;
     std::vector<T> head_decay(static_cast<std::size_t>(gradients.head_decay.is_null() ? 0 : tasks));
     const auto one = [&](Index task) {
       T* const decay = head_decay.empty() ? nullptr : &head_decay[static_cast<std::size_t>(task)];
-      key_head(task / shape.key_heads, task % shape.key_heads, out, normalisers, dout, initial,
+      key_head(task / shape.key_heads, task % shape.key_heads, out, normalisers, dout, states,
                gradients, decay);
     };
     // Few heads are done one after the other, each on all threads.
@@ -178,7 +253,8 @@ class LinearCall {
   }
 
  private:
-  static constexpr Index group_lanes = 32;
+  static constexpr Index group_lanes = 16;
+  static constexpr Index step_elements = 1 << 17;
 
   static MatrixView<const T> step_rows(const NdView<const T, 3>& g, const SequenceSpan& span,
                                        Index head) {
@@ -209,7 +285,7 @@ class LinearCall {
   /// Gradients of one key head, summed over its query heads.
   void key_head(Index sequence, Index kh, const NdView<const T, 4>& out,
                 const NdView<const T, 3>& normalisers, const NdView<const T, 4>& dout,
-                const LinearState<T>* initial, const LinearGradients<T>& gradients,
+                const StatesOfCall<T>& states, const LinearGradients<T>& gradients,
                 T* head_decay) const {
     const simd::Level level = simd::active_level();
     const auto s = static_cast<std::size_t>(sequence);
@@ -224,12 +300,7 @@ class LinearCall {
         for (Index i = 0; i < queries.length && options_.normalise; ++i) {
           sums[static_cast<std::size_t>(i)] = normalisers(queries.batch, h, queries.begin + i);
         }
-        StartOfHead<T> start;
-        if (initial != nullptr) {
-          start.sums = initial->sums.view().subview(sequence).subview(h);
-          start.normaliser = initial->normaliser.data() + (sequence * shape.heads + h) * features_;
-        }
-        run(head(sequence, h), start,
+        run(head(sequence, h), ends_of_head(states, sequence, h),
             options_.normalise ? sequence_rows(out, queries, h) : MatrixView<const T>(),
             sequence_rows(dout, queries, h),
             gradients.q.is_null() ? MatrixView<T>() : sequence_rows(gradients.q, queries, h));
@@ -240,14 +311,15 @@ class LinearCall {
       const kernels::TileLayout layout = QUERN_DISPATCH_AT(level, tile_layout<T>());
       const KeySums<T> key_sums(level, layout, first);
       Padded<T> dsums(layout, key_sums.sums.rows, key_sums.sums.cols);
-      each_query_head([&](const LinearHead<T>& head, const StartOfHead<T>&, MatrixView<const T> y,
+      each_query_head([&](const LinearHead<T>& head, const EndsOfHead<T>&, MatrixView<const T> y,
                           MatrixView<const T> dy, MatrixView<T> dq) {
         linear_full_vjp(level, head, key_sums, y, dy, sums.data(), dsums, dq);
       });
       return linear_full_key_vjp(level, first, key_sums, dsums, dk, dv);
     }
-    const T before = initial != nullptr ? initial->log_scale(sequence, kh * shape.share())
-                                        : -std::numeric_limits<T>::infinity();
+    const T before = states.initial != nullptr
+                         ? states.initial->log_scale(sequence, kh * shape.share())
+                         : -std::numeric_limits<T>::infinity();
     causal_key_head(first, before, keys, kh, gradients, head_decay, dk, dv, each_query_head,
                     sums.data());
   }
@@ -279,8 +351,8 @@ class LinearCall {
         }
       }
     }
-    core::Buffer<T> key_sums(static_cast<std::size_t>(n * m), core::Fill::zero);
-    core::Buffer<T> value_sums(static_cast<std::size_t>(n * dim), core::Fill::zero);
+    core::Buffer<T> key_sums(static_cast<std::size_t>(n * m));
+    core::Buffer<T> value_sums(static_cast<std::size_t>(n * dim));
     LinearHeadGradients<T> to;
     to.key_sums = &key_sums, to.value_sums = &value_sums;
     to.head_decay = head_decay;
@@ -295,16 +367,49 @@ class LinearCall {
       to.step_decay = sequence_rows(with_one, keys, kh);
       clear(to.step_decay);
     }
-    each_query_head([&](const LinearHead<T>& head, const StartOfHead<T>& start,
-                        MatrixView<const T> y, MatrixView<const T> dy, MatrixView<T> dq) {
+    each_query_head([&](const LinearHead<T>& head, const EndsOfHead<T>& ends, MatrixView<const T> y,
+                        MatrixView<const T> dy, MatrixView<T> dq) {
       to.q = dq;
-      linear_causal_vjp(head, start, phi.data(), decay.data(), wide, y, dy, sums, options_.chunk,
-                        to);
+      linear_causal_vjp(head, ends, phi.data(), decay.data(), wide, y, dy, sums, options_, to);
+      to.add = true;
     });
-    for (Index t = 0; t < first.k.rows() && !dv.is_null(); ++t) {
-      for (Index c = 0; c < dim; ++c) dv(t, c) = value_sums[static_cast<std::size_t>(t * dim + c)];
-    }
+    if (!dv.is_null()) copy_rows(value_sums.data(), dim, dv);
     feature_vjp(first.k, first.key_map, 0, phi.data(), key_sums.data(), dk);
+  }
+
+  [[nodiscard]] static HeadState<T> state_of_head(LinearState<T>* state, Index sequence, Index h) {
+    HeadState<T> at;
+    if (state == nullptr) return at;
+    at.sums = state->sums.view().subview(sequence).subview(h);
+    at.normaliser = state->normaliser.view().subview(sequence).subview(h).data();
+    at.normaliser_before = at.normaliser;
+    at.log_scale = &state->log_scale(sequence, h);
+    return at;
+  }
+  /// What head h of a sequence has of the call's states.
+  [[nodiscard]] EndsOfHead<T> ends_of_head(const StatesOfCall<T>& states, Index sequence,
+                                           Index h) const {
+    const Index row = (sequence * shape.heads + h) * features_;
+    EndsOfHead<T> ends;
+    if (states.initial != nullptr) {
+      ends.sums = states.initial->sums.view().subview(sequence).subview(h);
+      ends.normaliser = states.initial->normaliser.data() + row;
+      ends.nothing_before = key_map_.scaled() && states.initial->log_scale(sequence, h) ==
+                                                     -std::numeric_limits<T>::infinity();
+    }
+    if (states.dfinal != nullptr) {
+      ends.dfinal = states.dfinal->sums.view().subview(sequence).subview(h);
+      ends.dfinal_normaliser = states.dfinal->normaliser.data() + row;
+    }
+    if (states.dinitial != nullptr) {
+      ends.dinitial = states.dinitial->sums.view().subview(sequence).subview(h);
+      ends.dinitial_normaliser = states.dinitial->normaliser.data() + row;
+      ends.nothing_before = ends.nothing_before || (key_map_.scaled() && states.initial == nullptr);
+      states.dinitial->log_scale(sequence, h) = states.initial != nullptr
+                                                    ? states.initial->log_scale(sequence, h)
+                                                    : -std::numeric_limits<T>::infinity();
+    }
+    return ends;
   }
 
   static void clear(MatrixView<T> x) {

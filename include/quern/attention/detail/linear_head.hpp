@@ -45,6 +45,13 @@ class TimelineRows final : public kernels::StepSource<T> {
       if (ones_ && width < channels) out[width] = T{1};
     }
   }
+  [[nodiscard]] const T* rows(Index begin, Index count, Index first, Index channels,
+                              Index& stride) const override {
+    const Index row = begin - shift_;
+    const bool inside = row >= 0 && row + count <= x_.rows() && first + channels <= x_.cols();
+    stride = x_.row_stride();
+    return inside && x_.last_stride_is_one() ? x_.row_data(row) + first : nullptr;
+  }
 
  private:
   MatrixView<const T> x_;
@@ -218,31 +225,48 @@ class LinearSink final : public kernels::StepSink<T> {
         query_scales_(query_scales),
         normalisers_(normalisers) {}
 
+  /// Normalisers of a tile's steps; null: they are in the channel after the values.
+  const T* totals = nullptr;
+
   void store(Index begin, Index count, Index, Index, T* values, Index stride) override {
-    for (Index s = 0; s < count; ++s, values += stride) {
-      const Index i = begin + s - head_.offset;
-      if (i < 0 || i >= out_.rows()) continue;
-      T factor = static_cast<T>(head_.scale);
-      if (head_.normalise) {
-        T total = values[values_];
-        total +=
-            key_levels_ == nullptr && query_scales_ == nullptr
-                ? static_cast<T>(head_.eps)
-                : scaled_eps<T>(head_.eps, key_levels_ != nullptr ? key_levels_[begin + s] : T{0},
-                                query_scales_ != nullptr ? query_scales_[i] : T{0});
-        if (normalisers_ != nullptr) normalisers_[i] = total;
-        factor = total == T{0} ? T{0} : static_cast<T>(head_.scale) / total;
+    const Index low = (std::clamp)(head_.offset - begin, Index{0}, count);
+    const Index high = (std::clamp)(out_.rows() + head_.offset - begin, low, count);
+    constexpr Index most = 64;
+    T factors[most];
+    for (Index s = low; s < high; s += most) {
+      const Index some = (std::min)(most, high - s), i = begin + s - head_.offset;
+      for (Index r = 0; r < some; ++r) {
+        factors[r] = factor(s + r, begin, values + (s + r) * stride);
       }
       T* const to = out_.row_data(i);
+      T* const from = values + s * stride;
       if (out_.last_stride_is_one()) {
-        QUERN_DISPATCH(scale<T>(factor, values, static_cast<std::size_t>(values_), to));
-      } else {
-        for (Index c = 0; c < values_; ++c) to[c * out_.col_stride()] = factor * values[c];
+        QUERN_DISPATCH(scale_rows<T>(static_cast<std::size_t>(some),
+                                     static_cast<std::size_t>(values_), factors, from, stride, to,
+                                     out_.row_stride()));
+        continue;
+      }
+      for (Index r = 0; r < some; ++r) {
+        for (Index c = 0; c < values_; ++c) out_(i + r, c) = factors[r] * from[r * stride + c];
       }
     }
   }
 
  private:
+  /// What step s of a tile is multiplied by.
+  [[nodiscard]] T factor(Index s, Index begin, const T* row) const {
+    const T scale = static_cast<T>(head_.scale);
+    if (!head_.normalise) return scale;
+    const Index i = begin + s - head_.offset;
+    T total = totals != nullptr ? totals[s] : row[values_];
+    total += key_levels_ == nullptr && query_scales_ == nullptr
+                 ? static_cast<T>(head_.eps)
+                 : scaled_eps<T>(head_.eps, key_levels_ != nullptr ? key_levels_[begin + s] : T{0},
+                                 query_scales_ != nullptr ? query_scales_[i] : T{0});
+    if (normalisers_ != nullptr) normalisers_[i] = total;
+    return total == T{0} ? T{0} : scale / total;
+  }
+
   const LinearHead<T>& head_;
   MatrixView<T> out_;
   Index values_;
@@ -257,23 +281,27 @@ void feature_vjp(MatrixView<const T> x, const FeatureMap<T>& map, Index shift, c
   if (dx.is_null()) return;
   const Index m = map.features(x.cols()), dim = x.cols();
   constexpr Index rows = 64;
-  core::Buffer<T> in(static_cast<std::size_t>(rows * dim)),
-      out(static_cast<std::size_t>(rows * dim));
+  const bool copied = !x.last_stride_is_one() || !dx.last_stride_is_one();
+  core::Buffer<T> in(static_cast<std::size_t>(copied ? rows * dim : 0)), out(in.size());
   const Index low = (std::clamp)(-shift, Index{0}, x.rows());
   for (Index i = 0; i < low; ++i) {
     for (Index c = 0; c < dim; ++c) dx(i, c) = T{0};
   }
   for (Index i = low; i < x.rows(); i += rows) {
     const Index count = (std::min)(rows, x.rows() - i);
-    for (Index r = 0; r < count; ++r) {
-      for (Index c = 0; c < dim; ++c) in[static_cast<std::size_t>(r * dim + c)] = x(i + r, c);
-    }
     const Shape<2> wide{count, m}, narrow{count, dim};
-    map.vjp(MatrixView<const T>(in.data(), narrow),
-            MatrixView<const T>(phi + (i + shift) * m, wide),
-            MatrixView<const T>(dphi + (i + shift) * m, wide), MatrixView<T>(out.data(), narrow));
-    for (Index r = 0; r < count; ++r) {
-      for (Index c = 0; c < dim; ++c) dx(i + r, c) = out[static_cast<std::size_t>(r * dim + c)];
+    MatrixView<const T> from = x.slice(0, i, count);
+    MatrixView<T> to = dx.slice(0, i, count);
+    if (copied) {
+      for (Index r = 0; r < count; ++r) {
+        for (Index c = 0; c < dim; ++c) in[static_cast<std::size_t>(r * dim + c)] = from(r, c);
+      }
+      from = {in.data(), narrow}, to = {out.data(), narrow};
+    }
+    map.vjp(from, MatrixView<const T>(phi + (i + shift) * m, wide),
+            MatrixView<const T>(dphi + (i + shift) * m, wide), to);
+    for (Index r = 0; r < count && copied; ++r) {
+      for (Index c = 0; c < dim; ++c) dx(i + r, c) = to(r, c);
     }
   }
 }

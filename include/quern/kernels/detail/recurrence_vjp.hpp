@@ -285,7 +285,7 @@ class RecurrenceVjp {
 
   void run() {
     const Index key_groups = shape_.lane_groups(shape_.key_dim);
-    const Index value_groups = dv_.wanted() ? shape_.lane_groups(shape_.value_dim) : 0;
+    const Index value_groups = dv_.wanted() ? shape_.lane_groups(values_wanted()) : 0;
     if (wants_steps()) {
       steps_ = core::Buffer<double>(
           static_cast<std::size_t>(key_groups * shape_.batch * shape_.heads * shape_.length),
@@ -307,7 +307,7 @@ class RecurrenceVjp {
           if (group < key_groups) {
             by_keys(head, shape_.lane_group(shape_.key_dim, group), group);
           } else {
-            by_values(head, shape_.lane_group(shape_.value_dim, group - key_groups));
+            by_values(head, shape_.lane_group(values_wanted(), group - key_groups));
           }
         },
         options_.threads);
@@ -321,7 +321,11 @@ class RecurrenceVjp {
     const char* f = shape_.function;
     if (!g.q.is_null()) expect_shape(f, "gradients.q", g.q, in_.q.extents());
     if (!g.k.is_null()) expect_shape(f, "gradients.k", g.k, in_.k.extents());
-    if (!g.v.is_null()) expect_shape(f, "gradients.v", g.v, in_.v.extents());
+    if (!g.v.is_null()) {
+      Shape<4> expected = in_.v.extents();
+      expected[3] = (std::min)(expected[3], g.v.extent(3));
+      expect_shape(f, "gradients.v", g.v, expected);
+    }
     if (!g.head_decay.is_null()) {
       expect_shape(f, "gradients.head_decay", g.head_decay, in_.head_decay.extents());
     }
@@ -334,6 +338,8 @@ class RecurrenceVjp {
     if (!g.bonus.is_null()) expect_shape(f, "gradients.bonus", g.bonus, in_.bonus.extents());
     shape_.check_state("gradients.initial_state", g.initial_state);
   }
+  /// Channels of the values whose gradient is wanted.
+  [[nodiscard]] Index values_wanted() const { return dv_.view().extent(3); }
   [[nodiscard]] bool wants_steps() const {
     return !gradients_.step_decay.is_null() || !gradients_.head_decay.is_null();
   }
