@@ -67,14 +67,9 @@ class SoftmaxSelfAttention final : public MultiHead<T> {
     auto& s = dynamic_cast<KeyValueState<T>&>(state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
-    this->step_with(in, out, s, [&](NdView<const T, 4> q, NdView<T, 4> to) {
-      SoftmaxOptions options = options_;
-      options.visible.offset = s.kept() - 1;
-      softmax_attention<T>(q, s.keys(), s.values(), to, {}, options);
-    });
-    const Index window = options_.visible.left;
-    // Not at every step: moving what stays costs as much as attention does.
-    if (window >= 0 && s.kept() > 2 * (window + 1) + 64) s.drop(s.kept() - window);
+    this->step_with(in, out, s,
+                    [&](NdView<const T, 4> q, NdView<T, 4> to) { s.attend(q, to, options_); });
+    s.evict(options_.visible.left);
   }
 
  protected:

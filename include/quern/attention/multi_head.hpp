@@ -9,8 +9,9 @@
 #define QUERN_ATTENTION_MULTI_HEAD_HPP
 
 #include "quern/attention/detail/rows.hpp"
-#include "quern/attention/detail/state_bytes.hpp"
 #include "quern/attention/detail/token_rows.hpp"
+#include "quern/attention/key_value_cache.hpp"
+#include "quern/attention/rotary.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
@@ -19,15 +20,12 @@
 #include "quern/nn/linear.hpp"
 #include "quern/nn/sequence_layer.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -43,119 +41,18 @@ struct MultiHeadSizes {
   Index rotary_dims = 0;  ///< channels of a head that are rotated by position, in adjacent pairs
 };
 
-/// Rotates heads of rows of tokens in place. `tokens` (batch * length, width); head h begins at
-/// column first + h * head_dim; token t of each row stands at position offset + t.
+/// A KeyValueCache as a layer's state.
 template <class T>
-void rotate_heads(MatrixView<T> tokens, Index length, Index first, Index heads, Index head_dim,
-                  Index dims, bool back, Index offset = 0, int threads = 0) {
-  if (dims == 0 || length == 0) return;
-  detail::for_rows(length, threads, [&](Index begin, Index count) {
-    std::vector<T> c(static_cast<std::size_t>(dims / 2)), s(c.size());
-    for (Index t = begin; t < begin + count; ++t) {
-      for (std::size_t i = 0; i < c.size(); ++i) {
-        const double frequency =
-            std::pow(10000.0, -2 * static_cast<double>(i) / static_cast<double>(dims));
-        const double angle = static_cast<double>(offset + t) * frequency;
-        c[i] = static_cast<T>(std::cos(angle));
-        s[i] = static_cast<T>(back ? -std::sin(angle) : std::sin(angle));
-      }
-      for (Index row = t; row < tokens.rows(); row += length) {
-        for (Index h = 0; h < heads; ++h) {
-          T* const x = tokens.row_data(row) + first + h * head_dim;
-          for (std::size_t i = 0; i < c.size(); ++i) {
-            const T a = x[2 * i], b = x[2 * i + 1];
-            x[2 * i] = a * c[i] - b * s[i];
-            x[2 * i + 1] = a * s[i] + b * c[i];
-          }
-        }
-      }
-    }
-  });
-}
-
-/// Keys and values of the positions so far, (batch, kv_heads, position, head_dim).
-template <class T>
-class KeyValueState final : public nn::SequenceState<T> {
+class KeyValueState final : public nn::SequenceState<T>, public KeyValueCache<T> {
  public:
   KeyValueState(Index batch, Index kv_heads, Index head_dim)
-      : batch_(batch), heads_(kv_heads), dim_(head_dim) {}
-
-  [[nodiscard]] Index batch() const noexcept { return batch_; }
-  /// Positions so far, and how many of the first have been dropped.
-  [[nodiscard]] Index position() const noexcept { return position_; }
-  [[nodiscard]] Index dropped() const noexcept { return dropped_; }
-  [[nodiscard]] Index kept() const noexcept { return position_ - dropped_; }
-
-  /// Room for one more position; then keys(b, h, kept() - 1) is to be written.
-  void append() {
-    const Index need = kept() + 1;
-    if (need > keys_.extent(2)) {
-      const Index room = (std::max)(Index{64}, 2 * need);
-      NdArray<T, 4> k({batch_, heads_, room, dim_}), v({batch_, heads_, room, dim_});
-      move_rows(keys_, k, 0);
-      move_rows(values_, v, 0);
-      keys_ = std::move(k), values_ = std::move(v);
-    }
-    ++position_;
-  }
-  /// Forgets the first `count` of what is kept.
-  void drop(Index count) {
-    move_rows(keys_, keys_, count);
-    move_rows(values_, values_, count);
-    dropped_ += count;
-  }
-  [[nodiscard]] NdView<T, 4> keys() { return keys_.view().slice(2, 0, kept()); }
-  [[nodiscard]] NdView<T, 4> values() { return values_.view().slice(2, 0, kept()); }
-
-  void reset() override { position_ = dropped_ = 0; }
+      : KeyValueCache<T>(batch, kv_heads, head_dim) {}
+  void reset() override { KeyValueCache<T>::reset(); }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> clone() const override {
     return std::make_unique<KeyValueState>(*this);
   }
-  void save(std::vector<std::byte>& out) const override {
-    detail::StateWriter to(out);
-    for (const Index n : {batch_, heads_, dim_, position_, dropped_}) to.number(n);
-    for (Index row = 0; row < batch_ * heads_; ++row) {
-      for (const NdArray<T, 4>* a : {&keys_, &values_}) {
-        to.array(a->data() + row * a->extent(2) * dim_, static_cast<std::size_t>(kept() * dim_));
-      }
-    }
-  }
-  void load(std::span<const std::byte> bytes) override {
-    detail::StateReader from("quern::attention::KeyValueState::load", bytes);
-    from.expect("batch", batch_);
-    from.expect("heads", heads_);
-    from.expect("head_dim", dim_);
-    KeyValueState read(batch_, heads_, dim_);
-    // A position that is kept takes bytes, so their number bounds what is asked for.
-    constexpr Index most = (std::numeric_limits<Index>::max)();
-    read.position_ = from.number_in("position", 0, most);
-    const Index least = read.position_ - static_cast<Index>(bytes.size());
-    read.dropped_ = from.number_in("dropped", (std::max)(Index{0}, least), read.position_);
-    const Index kept_rows = read.kept();
-    read.keys_ = NdArray<T, 4>({batch_, heads_, kept_rows, dim_});
-    read.values_ = NdArray<T, 4>({batch_, heads_, kept_rows, dim_});
-    for (Index row = 0; row < batch_ * heads_; ++row) {
-      for (NdArray<T, 4>* a : {&read.keys_, &read.values_}) {
-        from.array(a->data() + row * kept_rows * dim_, static_cast<std::size_t>(kept_rows * dim_));
-      }
-    }
-    from.finish();
-    *this = std::move(read);
-  }
-
- private:
-  void move_rows(const NdArray<T, 4>& from, NdArray<T, 4>& to, Index skip) const {
-    for (Index row = 0; row < batch_ * heads_; ++row) {
-      const T* const source = from.data() + (row * from.extent(2) + skip) * dim_;
-      T* const target = to.data() + row * to.extent(2) * dim_;
-      std::copy(source, source + (kept() - skip) * dim_, target);
-    }
-  }
-
-  Index batch_, heads_, dim_;
-  Index position_ = 0;
-  Index dropped_ = 0;
-  NdArray<T, 4> keys_, values_;
+  void save(std::vector<std::byte>& out) const override { KeyValueCache<T>::save(out); }
+  void load(std::span<const std::byte> bytes) override { KeyValueCache<T>::load(bytes); }
 };
 
 /// A layer of several heads over (batch, length, dim). Parameters by PyTorch's names:
@@ -294,9 +191,7 @@ class MultiHead : public Base {
                  const F& attend_one) const {
     step_at(in, out, state.position(),
             [&](NdView<const T, 4> q, NdView<const T, 4> k, NdView<const T, 4> v, NdView<T, 4> to) {
-              state.append();
-              detail::copy_elements<T, 4>(k, state.keys().slice(2, state.kept() - 1, 1));
-              detail::copy_elements<T, 4>(v, state.values().slice(2, state.kept() - 1, 1));
+              state.append(k, v);
               attend_one(q, to);
             });
   }
@@ -336,8 +231,14 @@ class MultiHead : public Base {
   }
   void rotate(nn::TensorView<T> x, bool back, Index offset, int threads) const {
     const Index heads = sizes_.heads + (shared_ ? 0 : sizes_.kv_heads);
-    rotate_heads<T>(x.rows(), x.extent(1), 0, heads, sizes_.head_dim, sizes_.rotary_dims, back,
-                    offset, threads);
+    if (sizes_.rotary_dims == 0) return;
+    const NdView<T, 4> turned = heads_of(x, heads, 0);
+    const RotaryOptions options{.dims = sizes_.rotary_dims, .offset = offset, .threads = threads};
+    if (back) {
+      rotary_vjp<T>(turned, turned, options);
+    } else {
+      rotary<T>(turned, turned, options);
+    }
   }
 
   MultiHeadSizes sizes_;

@@ -11,6 +11,7 @@
 #include "quern/attention/detail/rows.hpp"
 #include "quern/attention/detail/token_rows.hpp"
 #include "quern/attention/gated_unit.hpp"
+#include "quern/attention/rotary.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/nd_array.hpp"
@@ -71,6 +72,14 @@ GatedShape gated_shape(const char* function, const NdView<const T, 3>& x,
                                 "an even number up to " + std::to_string(s.qk),
                                 options.rotary_dims));
   }
+  if (options.causal_offset.has_value()) {
+    throw ValueError(error_text(function, "causal_offset",
+                                "none: queries and keys are the same tokens",
+                                *options.causal_offset));
+  }
+  if (options.window < -1) {
+    throw ValueError(error_text(function, "window", "-1 or more", options.window));
+  }
   if (!options.mask.is_null()) {
     expect_shape(function, "mask", options.mask, {s.batch, s.length});
   }
@@ -121,6 +130,22 @@ void shift_step(MatrixView<const T> from, MatrixView<T> to, std::vector<T>& prev
     std::copy_n(before, half, to.row_data(b));
     std::copy_n(from.row_data(b) + half, from.cols() - half, to.row_data(b) + half);
     std::copy_n(from.row_data(b), half, before);
+  }
+}
+
+/// Turns queries and keys (arrays, batch * length, s) by position, or back.
+template <class T>
+void rotate_tokens(NdArray<T, 3>& heads, const GatedShape& s, const GatedUnitOptions<T>& options,
+                   bool back, Index offset) {
+  if (options.rotary_dims == 0) return;
+  const NdView<T, 4> x(heads.data(), {s.heads, s.batch, s.length, s.qk},
+                       {s.rows() * s.qk, s.length * s.qk, s.qk, 1});
+  const RotaryOptions turn{
+      .dims = options.rotary_dims, .offset = offset, .threads = options.threads};
+  if (back) {
+    rotary_vjp<T>(x, x, turn);
+  } else {
+    rotary<T>(x, x, turn);
   }
 }
 
@@ -180,8 +205,7 @@ void gated_front(const T* x, const GatedShape& s, const GatedUnitWeights<T>& w,
     scale_offset<T>(saved.qk.view(), gamma.data(), beta.data(), saved.heads.view().subview(h),
                     threads);
   }
-  Rotation<T>(options.rotary_dims)
-      .apply(saved.heads, s.length, false, threads, step != nullptr ? step->position : Index{0});
+  rotate_tokens<T>(saved.heads, s, options, false, step != nullptr ? step->position : Index{0});
   if (step == nullptr) hide_tokens(s, options, saved.hidden, saved.heads);
 }
 
@@ -261,7 +285,7 @@ void gated_front_vjp(const GatedShape& s, const GatedUnitWeights<T>& w,
                      const T* dout, T* dx) {
   const int threads = options.threads;
   const Index rows = s.rows();
-  Rotation<T>(options.rotary_dims).apply(dheads, s.length, true, threads);
+  rotate_tokens<T>(dheads, s, options, true, Index{0});
   NdArray<T, 2> dqk({rows, s.qk}), part({rows, s.qk}, core::Fill::none);
   const std::vector<T> zeros(static_cast<std::size_t>((std::max)(s.qk, s.dim)), T{0});
   for (Index h = 0; h < s.heads; ++h) {

@@ -164,51 +164,6 @@ void norm_row_vjp(const T* y, Index n, GateNorm norm, T epsilon, T factor, T* dy
   QUERN_DISPATCH(axpy<T>(factor, dy, size, dx));
 }
 
-/// Rotates adjacent pairs of the first channels of rows by their position: pair i of n by
-/// position / 10000^(i / n). `back` turns the other way.
-template <class T>
-class Rotation {
- public:
-  explicit Rotation(Index dims) : dims_(dims) {
-    for (Index i = 0; i < dims; i += 2) {
-      frequency_.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(dims)));
-    }
-  }
-  /// Rows of several arrays of tokens (arrays, batch * length, dim): angles once a position, the
-  /// first of which is `offset`.
-  void apply(NdArray<T, 3>& heads, Index length, bool back, int threads, Index offset = 0) const {
-    if (dims_ == 0 || length == 0) return;
-    const Index tokens = heads.extent(1);
-    for_rows(length, threads, [&](Index first, Index count) {
-      std::vector<T> turns(static_cast<std::size_t>(dims_));
-      for (Index t = first; t < first + count; ++t) {
-        for (Index i = 0; i < dims_; i += 2) {
-          const double angle =
-              static_cast<double>(t + offset) * frequency_[static_cast<std::size_t>(i / 2)];
-          turns[static_cast<std::size_t>(i)] = static_cast<T>(std::cos(angle));
-          turns[static_cast<std::size_t>(i + 1)] =
-              static_cast<T>(back ? -std::sin(angle) : std::sin(angle));
-        }
-        for (Index h = 0; h < heads.extent(0); ++h)
-          for (Index token = t; token < tokens; token += length) turn(&heads(h, token, 0), turns);
-      }
-    });
-  }
-
- private:
-  void turn(T* row, const std::vector<T>& turns) const {
-    for (Index i = 0; i < dims_; i += 2) {
-      const T c = turns[static_cast<std::size_t>(i)], s = turns[static_cast<std::size_t>(i + 1)];
-      const T x = row[i], y = row[i + 1];
-      row[i] = x * c - y * s;
-      row[i + 1] = x * s + y * c;
-    }
-  }
-
-  Index dims_;
-  std::vector<double> frequency_;
-};
-
 /// to = rows of `from`, the first half of the channels from the token before (0 before the first).
 template <class T>
 void shift_tokens(MatrixView<const T> from, Index length, MatrixView<T> to, int threads) {
