@@ -104,6 +104,13 @@ TEST(Flash, ThreadsAndBatchChangeNothing) {
   }
 }
 
+TEST(Flash, PackedSequences) {
+  auto w = random_gated(9, 7, 6, 4, GateNorm::layer, true, 100);
+  check_gated_packed(functions<double>(), w, 9,
+                     {.causal = true, .token_shift = true, .rotary_dims = 4, .group = 8});
+  check_gated_packed(functions<double>(), w, 9, {.group = 8});
+}
+
 TEST(Flash, BadInput) {
   auto two_rows = random_gated(8, 12, 5, 2, GateNorm::layer, true, 600);
   auto w = random_gated(8, 12, 5, 4, GateNorm::layer, true, 600);
@@ -115,6 +122,11 @@ TEST(Flash, BadInput) {
   EXPECT_THROW(attention::flash<double>(x, weights, out.view(),
                                         {.activation = GateActivation::softmax_plus}),
                ValueError);
+  EXPECT_THROW(attention::flash<double>(x, weights, out.view(), {.window = 3}), ValueError);
+  const std::vector<std::int64_t> cumulative = {0, 4};
+  EXPECT_THROW(attention::flash<double>(x, weights, out.view(), {.cumulative = cumulative}),
+               ShapeError)
+      << "two rows";
   attention::flash<double>(none, weights, none.view());
 }
 

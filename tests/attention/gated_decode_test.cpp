@@ -99,6 +99,26 @@ TEST(GatedDecode, GauWithEveryActivation) {
   check_gau({.causal = true, .activation = GateActivation::softmax_plus}, false);
 }
 
+TEST(GatedDecode, GauWithAWindowInConstantMemory) {
+  const GatedUnitOptions<double> options{
+      .causal = true, .rotary_dims = 6, .length_scale = 50, .window = 7};
+  check_gau(options, true);
+  check_gau({.causal = true, .activation = GateActivation::softmax_plus, .window = 5}, false);
+  auto w = random_gated(dim, 12, 6, 2, GateNorm::layer, true, 800);
+  const auto weights = w.views<const double>();
+  attention::GauState<double> state(1, weights);
+  NdArray<double, 2> x({1, dim}), out({1, dim});
+  Index most = 0;
+  std::vector<std::byte> bytes;
+  for (Index t = 0; t < 1000; ++t) {
+    attention::gau_step<double>(x, weights, out.view(), state, options);
+    most = (std::max)(most, state.kept());
+  }
+  EXPECT_LE(most, 2 * 8 + 66);
+  state.save(bytes);
+  EXPECT_LT(bytes.size(), 100U * 18 * 8);
+}
+
 TEST(GatedDecode, WhatAStepCannotDo) {
   auto w = random_gated(dim, 12, 6, 2, GateNorm::layer, true, 900);
   const auto weights = w.views<const double>();

@@ -171,6 +171,41 @@ inline void check_gated_gradients(const GatedFunctions<double>& f, GatedArrays<d
   });
 }
 
+/// Sequences in one row, an empty one among them and room at the end: each by itself.
+inline void check_gated_packed(const GatedFunctions<double>& f, GatedArrays<double>& w, Index dim,
+                               attention::GatedUnitOptions<double> options) {
+  const std::vector<std::int64_t> cumulative = {0, 25, 25, 31, 55};
+  const auto x = attention_normal<double, 3>({1, 58, dim}, 93);
+  const auto dout = attention_normal<double, 3>({1, 58, dim}, 94);
+  const auto weights = w.views<const double>();
+  const auto run = [&](Index first, Index n, GatedArrays<double>& dw, NdArray<double, 3>& out,
+                       NdArray<double, 3>& dx) {
+    const auto part = [&](const NdArray<double, 3>& a) {
+      return NdView<const double, 3>(a.view()).slice(1, first, n);
+    };
+    attention::GatedUnitSaved<double> saved;
+    out.resize({1, n, dim}), dx.resize({1, n, dim});
+    f.forward(part(x), weights, out.view(), options, &saved);
+    f.backward(part(x), weights, saved, part(dout), dx.view(), dw.views<double>(), options);
+  };
+  GatedArrays<double> dw = w.zeros(), expected = w.zeros();
+  NdArray<double, 3> out, dx, one_out, one_dx;
+  options.cumulative = cumulative;
+  run(0, 58, dw, out, dx);
+  options.cumulative = {};
+  for (std::size_t s = 1; s < cumulative.size(); ++s) {
+    const Index first = cumulative[s - 1], n = cumulative[s] - first;
+    if (n == 0) continue;
+    run(first, n, expected, one_out, one_dx);
+    EXPECT_TRUE(std::equal(one_out.begin(), one_out.end(), out.begin() + first * dim));
+    EXPECT_TRUE(std::equal(one_dx.begin(), one_dx.end(), dx.begin() + first * dim));
+  }
+  for (Index i = 55 * dim; i < 58 * dim; ++i) EXPECT_EQ(out.data()[i] + dx.data()[i], 0);
+  dw.each(expected, [&](const char* name, auto& got, auto& wanted) {
+    expect_attention_near(got, wanted, 1e-13, name);
+  });
+}
+
 }  // namespace quern::test
 
 #endif  // QUERN_TESTS_ATTENTION_GATED_REFERENCE_HPP

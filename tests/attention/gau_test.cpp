@@ -12,7 +12,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <string>
 #include <vector>
 
 namespace quern::test::gau {
@@ -131,6 +135,93 @@ TEST(Gau, ThreadsBatchAndLayoutChangeNothing) {
   EXPECT_EQ(turned(3, 100, 0), alone(0, 100, 3));
 }
 
+TEST(Gau, PackedSequences) {
+  auto w = random_gated(8, 6, 5, 2, GateNorm::layer, true, 700);
+  check_gated_packed(functions<double>(), w, 8,
+                     {.causal = true, .token_shift = true, .rotary_dims = 4});
+  check_gated_packed(functions<double>(), w, 8, {.activation = GateActivation::laplace});
+  auto soft = random_gated(8, 6, 5, 2, GateNorm::layer, false, 701);
+  check_gated_packed(functions<double>(), soft, 8,
+                     {.causal = true, .activation = GateActivation::softmax_plus});
+}
+
+TEST(Gau, WindowGradients) {
+  const GatedFunctions<double> f = functions<double>();
+  for (const bool causal : {false, true}) {
+    auto w = random_gated(8, 6, 5, 2, GateNorm::layer, true, 710);
+    check_gated_gradients(f, w, {2, 19, 8}, {.causal = causal, .length_scale = 6, .window = 4});
+    auto soft = random_gated(8, 6, 5, 2, GateNorm::layer, false, 711);
+    check_gated_gradients(
+        f, soft, {2, 19, 8},
+        {.causal = causal, .activation = GateActivation::softmax_plus, .window = 4});
+  }
+}
+
+/// GAU's attention by its definition: weights of query i, at position i + offset, and key j.
+NdArray<double, 3> definition(const NdArray<double, 3>& q, const NdArray<double, 3>& k,
+                              const NdArray<double, 3>& v,
+                              const GatedUnitOptions<double>& options) {
+  const Index n = q.extent(1), keys = k.extent(1), dim = q.extent(2);
+  const bool softmax = options.activation == GateActivation::softmax_plus;
+  NdArray<double, 3> out({q.extent(0), n, v.extent(2)});
+  for (Index b = 0; b < q.extent(0); ++b) {
+    for (Index i = 0; i < n; ++i) {
+      const Index at = i + options.causal_offset.value_or(0);
+      std::vector<Index> seen;
+      for (Index j = 0; j < keys; ++j) {
+        const bool near = options.window < 0 || std::abs(at - j) <= options.window;
+        if (near && !(options.causal && j > at)) seen.push_back(j);
+      }
+      const double l = static_cast<double>(seen.size());
+      double total = 0;
+      for (const Index j : seen) {
+        double product = 0;
+        for (Index c = 0; c < dim; ++c) product += q(b, i, c) * k(b, j, c);
+        const double logit = product * std::log(l) / std::log(512.0) / std::sqrt(double(dim));
+        const double positive = (std::max)(0.0, product / static_cast<double>(keys));
+        const double weight = softmax ? std::exp(logit) : positive * positive;
+        total += softmax ? weight : 0;
+        for (Index c = 0; c < v.extent(2); ++c) out(b, i, c) += weight * v(b, j, c);
+      }
+      for (Index c = 0; c < v.extent(2) && total != 0; ++c) out(b, i, c) /= total;
+    }
+  }
+  return out;
+}
+
+TEST(Gau, AttentionToOtherTokensByWindowsAndOffsets) {
+  auto q = attention_normal<double, 3>({2, 7, 3}, 720),
+       k = attention_normal<double, 3>({2, 11, 3}, 721);
+  auto v = attention_normal<double, 3>({2, 11, 4}, 722);
+  const auto dout = attention_normal<double, 3>({2, 7, 4}, 723);
+  for (const Index offset : {-2, 3, 8}) {
+    for (const int kind : {0, 1, 2, 3}) {
+      SCOPED_TRACE(std::to_string(offset) + " " + std::to_string(kind));
+      GatedUnitOptions<double> options;
+      options.causal = kind % 2 == 0;
+      options.window = kind < 2 ? 2 : -1;
+      options.causal_offset = offset;
+      if (kind == 1 && offset >= 0) options.activation = GateActivation::softmax_plus;
+      NdArray<double, 3> out(dout.extents()), dq(q.extents()), dk(k.extents()), dv(v.extents());
+      attention::SparseSaved<double> saved;
+      attention::gated_attention<double>(q, k, v, out.view(), options, &saved);
+      expect_attention_near(out, definition(q, k, v, options), 1e-13, "out");
+      attention::gated_attention_vjp<double>(q, k, v, out, saved, dout, dq.view(), dk.view(),
+                                             dv.view(), options);
+      const std::function<void(NdArray<double, 3>&)> f = [&](NdArray<double, 3>& to) {
+        attention::gated_attention<double>(q, k, v, to.view(), options);
+      };
+      expect_attention_gradient(q, dq, dout, f, "dq", 1e-6);
+      expect_attention_gradient(k, dk, dout, f, "dk", 1e-6);
+      expect_attention_gradient(v, dv, dout, f, "dv", 1e-6);
+    }
+  }
+  NdArray<double, 3> out(dout.extents());
+  EXPECT_THROW(attention::gated_attention<double>(q, k, v, out.view(), {.causal = true}),
+               ValueError)
+      << "no offset";
+}
+
 TEST(Gau, BadInput) {
   auto w = random_gated(8, 12, 5, 2, GateNorm::layer, true, 600);
   const auto weights = w.views<const double>();
@@ -145,6 +236,8 @@ TEST(Gau, BadInput) {
   EXPECT_THROW(call({.rotary_dims = 3}), ValueError);
   EXPECT_THROW(call({.rotary_dims = 6}), ValueError);
   EXPECT_THROW(call({.activation = GateActivation::softmax_plus}), ValueError);
+  EXPECT_THROW(call({.window = -2}), ValueError);
+  EXPECT_THROW(call({.causal_offset = 1}), ValueError) << "queries and keys are one";
   const std::vector<std::int64_t> lengths = {1, 5};
   EXPECT_THROW(call({.lengths = lengths}), ValueError);
   attention::gau<double>(none, weights, none.view());

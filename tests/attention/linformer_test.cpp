@@ -85,6 +85,41 @@ TEST(Linformer, GradientsAgainstFiniteDifferencesWithLengths) {
   EXPECT_TRUE(std::equal(again.begin(), again.end(), r.out.begin()));
 }
 
+/// Sequences in one row, queries and keys of different lengths: each by itself.
+TEST(Linformer, PackedSequences) {
+  const std::vector<std::int64_t> cumulative = {0, 9, 9, 30}, keys = {0, 20, 35, 55};
+  const auto q = attention_normal<double, 4>({1, 4, 32, 6}, 1);
+  const auto k = attention_normal<double, 4>({1, 2, 60, 6}, 2);
+  const auto v = attention_normal<double, 4>({1, 2, 60, 5}, 3);
+  const auto e = attention_normal<double, 2>({60, 7}, 4),
+             f = attention_normal<double, 2>({60, 7}, 5);
+  const auto dout = attention_normal<double, 4>({1, 4, 32, 5}, 6);
+  const Result<double> all =
+      run<double>(q, k, v, e, f, dout, {.cumulative = cumulative, .key_cumulative = keys});
+  Matrix de(e.extents());
+  for (const std::size_t s : {std::size_t{0}, std::size_t{2}}) {
+    const auto part = [](const Array& a, const std::vector<std::int64_t>& at, std::size_t i) {
+      return Array(NdView<const double, 4>(a.view()).slice(2, at[i], at[i + 1] - at[i]));
+    };
+    const Result<double> one = run<double>(part(q, cumulative, s), part(k, keys, s),
+                                           part(v, keys, s), e, f, part(dout, cumulative, s), {});
+    const auto equal = [&](const Array& a, const Array& b) {
+      EXPECT_TRUE(std::equal(a.begin(), a.end(), b.begin()));
+    };
+    equal(part(all.out, cumulative, s), one.out);
+    equal(part(all.dq, cumulative, s), one.dq);
+    equal(part(all.dk, keys, s), one.dk);
+    equal(part(all.dv, keys, s), one.dv);
+    for (Index i = 0; i < de.size(); ++i) de.data()[i] += one.de.data()[i];
+  }
+  expect_attention_near(all.de, de, 1e-14, "de");
+  EXPECT_EQ(all.out(0, 3, 31, 4) + all.dk(0, 1, 25, 3) + all.dk(0, 1, 57, 3), 0);
+  const std::vector<std::int64_t> fewer = {0, 20, 55};
+  EXPECT_THROW(
+      run<double>(q, k, v, e, f, dout, {.cumulative = cumulative, .key_cumulative = fewer}),
+      ShapeError);
+}
+
 /// The identity as projection is softmax attention: an approximation with as many rows as tokens.
 TEST(Linformer, EveryTokenKeptIsSoftmaxAttention) {
   const auto q = attention_normal<double, 4>({1, 2, 30, 8}, 11);

@@ -148,6 +148,34 @@ TEST(LshAttention, ThreadsAndBatchChangeNothing) {
   EXPECT_TRUE(std::equal(out.begin(), out.end(), &one.out(2, 0, 0, 0)));
 }
 
+/// Sequences in one row, an empty one among them and room at the end: each by itself.
+TEST(LshAttention, PackedSequences) {
+  const std::vector<std::int64_t> cumulative = {0, 37, 37, 50, 90};
+  const auto qk = attention_normal<double, 4>({1, 2, 95, 8}, 85);
+  const auto v = attention_normal<double, 4>({1, 2, 95, 6}, 86);
+  const auto dout = attention_normal<double, 4>({1, 2, 95, 6}, 87);
+  const auto rotations = attention::lsh_rotations<double>(8, 3, 6, 88);
+  const LshOptions<double> options{.bucket_size = 7, .causal = true, .cumulative = cumulative};
+  const Result<double> all = run<double>(qk, v, rotations, dout, options);
+  for (std::size_t s = 1; s < cumulative.size(); ++s) {
+    const Index first = cumulative[s - 1], n = cumulative[s] - first;
+    const auto part = [&](const Array& a) {
+      return NdView<const double, 4>(a.view()).slice(2, first, n);
+    };
+    const Result<double> one =
+        run<double>(part(qk), part(v), rotations, part(dout), {.bucket_size = 7, .causal = true});
+    for (const auto member : {&Result<double>::out, &Result<double>::dqk, &Result<double>::dv}) {
+      const Array mine(part(all.*member));
+      EXPECT_TRUE(std::equal(mine.begin(), mine.end(), (one.*member).begin()));
+    }
+  }
+  for (Index t = 90; t < 95; ++t) EXPECT_EQ(all.out(0, 1, t, 2) + all.dqk(0, 1, t, 2), 0);
+  const std::vector<std::int64_t> wrong = {0, 37, 96}, lengths = {95};
+  EXPECT_THROW(run<double>(qk, v, rotations, dout, {.cumulative = wrong}), ValueError);
+  EXPECT_THROW(run<double>(qk, v, rotations, dout, {.lengths = lengths, .cumulative = cumulative}),
+               ValueError);
+}
+
 TEST(LshAttention, BadInput) {
   const Array a({1, 2, 10, 8}), b({1, 2, 9, 8});
   Array out({1, 2, 10, 8});

@@ -261,6 +261,30 @@ TEST(SparseAttention, PackedSequences) {
   EXPECT_THROW(run<double>(q, k, v, dout, pattern, {.cumulative = wrong}), ShapeError);
 }
 
+/// Packed queries with keys of other lengths.
+TEST(SparseAttention, PackedSequencesWithKeysOfTheirOwn) {
+  const std::vector<std::int64_t> cumulative = {0, 30, 41}, keys = {0, 50, 90};
+  const auto q = attention_normal<double, 4>({1, 2, 41, 8}, 55);
+  const auto k = attention_normal<double, 4>({1, 2, 90, 8}, 56);
+  const auto v = attention_normal<double, 4>({1, 2, 90, 8}, 57);
+  const auto dout = attention_normal<double, 4>({1, 2, 41, 8}, 58);
+  const SparsePattern pattern = SparsePattern::local(9, {.causal = true, .exact = true});
+  const Result<double> all =
+      run<double>(q, k, v, dout, pattern,
+                  {.causal_offset = 20, .cumulative = cumulative, .key_cumulative = keys});
+  for (const std::size_t s : {std::size_t{0}, std::size_t{1}}) {
+    const auto part = [&](const Array& a, const std::vector<std::int64_t>& at) {
+      return NdView<const double, 4>(a.view()).slice(2, at[s], at[s + 1] - at[s]);
+    };
+    const Result<double> one = run<double>(part(q, cumulative), part(k, keys), part(v, keys),
+                                           part(dout, cumulative), pattern, {.causal_offset = 20});
+    const Array out(part(all.out, cumulative)), dk(part(all.dk, keys));
+    EXPECT_TRUE(std::equal(out.begin(), out.end(), one.out.begin()));
+    EXPECT_TRUE(std::equal(dk.begin(), dk.end(), one.dk.begin()));
+  }
+  EXPECT_THROW(run<double>(q, k, v, dout, pattern, {.cumulative = cumulative}), ShapeError);
+}
+
 TEST(SparseAttention, NothingToSeeAndNothingThere) {
   const auto q = attention_normal<double, 4>({2, 1, 20, 4}, 51);
   NdArray<double, 4> out({2, 1, 20, 4});

@@ -10,6 +10,7 @@
 #define QUERN_ATTENTION_FLASH_HPP
 
 #include "quern/attention/detail/gated_front.hpp"
+#include "quern/attention/detail/gated_packed.hpp"
 #include "quern/attention/detail/gated_tiles.hpp"
 #include "quern/attention/gated_unit.hpp"
 #include "quern/attention/relative_bias.hpp"
@@ -60,6 +61,10 @@ class FlashCore {
     if (options.activation == GateActivation::softmax_plus) {
       throw ValueError(
           error_text(function, "activation", "squared_relu or laplace", "softmax_plus"));
+    }
+    if (options.window >= 0) {
+      throw ValueError(
+          error_text(function, "window", "none: groups are FLASH's windows", options.window));
     }
     const Index divisor = options.causal ? group_ : (std::max)(s.length, Index{1});
     linear_scale_ = static_cast<T>(1.0 / static_cast<double>(divisor));
@@ -133,7 +138,7 @@ class FlashCore {
     TileInputs<T> in{x.quad_q, x.quad_k, x.v};
     in.scale = static_cast<T>(1.0 / static_cast<double>(group_));
     in.bias = bias_.empty() ? nullptr : bias_.data() + (group_ - 1);
-    in.causal = options_.causal;
+    if (options_.causal) in.right = 0;
     in.activation = options_.activation;
     in.threads = options_.threads;
     return in;
@@ -198,6 +203,13 @@ void flash(std::type_identity_t<NdView<const T, 3>> x,
            const std::type_identity_t<GatedUnitOptions<T>>& options = {},
            std::type_identity_t<GatedUnitSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::flash";
+  if (!options.cumulative.empty()) {
+    return detail::gated_packed<T>(
+        function, x, out, options, saved,
+        [&](const auto& in, const auto& to, const auto& each, GatedUnitSaved<T>* part) {
+          flash<T>(in, w, to, each, part);
+        });
+  }
   const detail::GatedShape s = detail::gated_shape<T>(function, x, w, 4, options);
   expect_shape(function, "out", out, x.extents());
   expect_apart(function, "out", out, "x", x);
@@ -225,6 +237,13 @@ void flash_vjp(std::type_identity_t<NdView<const T, 3>> x,
                const std::type_identity_t<GatedUnitGradients<T>>& g,
                const std::type_identity_t<GatedUnitOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::flash_vjp";
+  if (!options.cumulative.empty()) {
+    return detail::gated_packed_vjp<T>(
+        function, x, saved, dout, dx, options,
+        [&](const auto& in, const auto& part, const auto& slope, const auto& to, const auto& each) {
+          flash_vjp<T>(in, w, part, slope, to, g, each);
+        });
+  }
   const detail::GatedShape s = detail::gated_shape<T>(function, x, w, 4, options);
   detail::check_gated_arrays<T>(function, g, s, options.norm, false);
   expect_shape(function, "dout", dout, x.extents());

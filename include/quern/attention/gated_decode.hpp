@@ -31,7 +31,8 @@
 QUERN_NAMESPACE_BEGIN
 namespace attention {
 
-/// What GAU remembers: keys and values of all tokens so far. Copies are independent.
+/// What GAU remembers: keys and values of all tokens so far, with a window of those that later
+/// tokens see (and of some before these: memory stays constant). Copies are independent.
 template <class T>
 class GauState {
  public:
@@ -44,33 +45,39 @@ class GauState {
   [[nodiscard]] Index batch() const noexcept { return batch_; }
   /// Tokens so far.
   [[nodiscard]] Index position() const noexcept { return step_.position; }
+  /// Tokens whose keys and values are held.
+  [[nodiscard]] Index kept() const noexcept { return step_.position - dropped_; }
   /// Back to before the first token.
   void reset() {
-    step_.position = 0;
+    step_.position = dropped_ = 0;
     std::fill(step_.previous.begin(), step_.previous.end(), T{0});
+  }
+  /// Forgets all but the last `count` tokens that are held.
+  void keep_last(Index count) {
+    const Index gone = kept() - count;
+    if (gone <= 0) return;
+    move_rows(keys_, keys_, gone);
+    move_rows(values_, values_, gone);
+    dropped_ += gone;
   }
 
   /// Tokens that there is room for before memory is asked for again.
   void reserve(Index tokens) {
     if (tokens <= capacity_) return;
     NdArray<T, 3> keys({batch_, tokens, qk_}), values({batch_, tokens, expanded_});
-    for (Index b = 0; b < batch_; ++b) {
-      std::copy_n(keys_.data() + b * capacity_ * qk_, step_.position * qk_,
-                  keys.data() + b * tokens * qk_);
-      std::copy_n(values_.data() + b * capacity_ * expanded_, step_.position * expanded_,
-                  values.data() + b * tokens * expanded_);
-    }
+    move_rows(keys_, keys, 0);
+    move_rows(values_, values, 0);
     keys_ = std::move(keys), values_ = std::move(values), capacity_ = tokens;
   }
 
   void save(std::vector<std::byte>& out) const {
     detail::StateWriter to(out);
-    for (const Index n : {batch_, qk_, expanded_, step_.position}) to.number(n);
+    for (const Index n : {batch_, qk_, expanded_, step_.position, dropped_}) to.number(n);
     to.array(step_.previous);
     for (Index b = 0; b < batch_; ++b) {
-      to.array(keys_.data() + b * capacity_ * qk_, static_cast<std::size_t>(step_.position * qk_));
+      to.array(keys_.data() + b * capacity_ * qk_, static_cast<std::size_t>(kept() * qk_));
       to.array(values_.data() + b * capacity_ * expanded_,
-               static_cast<std::size_t>(step_.position * expanded_));
+               static_cast<std::size_t>(kept() * expanded_));
     }
   }
   /// ParseError unless the bytes are those of a state of the same batch and unit.
@@ -79,24 +86,37 @@ class GauState {
     from.expect("batch", batch_);
     from.expect("s", qk_);
     from.expect("e", expanded_);
-    // A token takes bytes, so their number bounds what is asked for.
-    const Index position = from.number_in("position", 0, static_cast<Index>(bytes.size()));
+    // A token that is held takes bytes, so their number bounds what is asked for.
+    const Index position = from.number_in("position", 0, (std::numeric_limits<Index>::max)());
+    const Index least = position - static_cast<Index>(bytes.size());
+    const Index dropped = from.number_in("dropped", (std::max)(Index{0}, least), position);
     GauState read = *this;
-    read.step_.position = 0;
+    read.step_.position = read.dropped_ = 0;
     from.array(read.step_.previous.data(), read.step_.previous.size());
-    read.reserve(position);
+    const Index held = position - dropped;
+    read.reserve(held);
     for (Index b = 0; b < batch_; ++b) {
       from.array(read.keys_.data() + b * read.capacity_ * qk_,
-                 static_cast<std::size_t>(position * qk_));
+                 static_cast<std::size_t>(held * qk_));
       from.array(read.values_.data() + b * read.capacity_ * expanded_,
-                 static_cast<std::size_t>(position * expanded_));
+                 static_cast<std::size_t>(held * expanded_));
     }
     from.finish();
     read.step_.position = position;
+    read.dropped_ = dropped;
     *this = std::move(read);
   }
 
  private:
+  void move_rows(const NdArray<T, 3>& from, NdArray<T, 3>& to, Index skip) const {
+    const Index width = from.extent(2);
+    for (Index b = 0; b < batch_ && kept() > skip; ++b) {
+      const T* const source = from.data() + (b * from.extent(1) + skip) * width;
+      std::copy(source, source + (kept() - skip) * width,
+                to.data() + b * to.extent(1) * to.extent(2));
+    }
+  }
+
   template <class U>
   friend void gau_step(std::type_identity_t<MatrixView<const U>>,
                        const std::type_identity_t<GatedUnitWeights<U>>&, MatrixView<U>,
@@ -104,6 +124,7 @@ class GauState {
 
   Index batch_, qk_, expanded_;
   Index capacity_ = 0;
+  Index dropped_ = 0;
   detail::GatedStep<T> step_;
   NdArray<T, 3> keys_, values_;  ///< (batch, capacity, s) and (batch, capacity, e)
 };
@@ -177,8 +198,8 @@ GatedShape step_shape(const char* function, const MatrixView<const T>& x,
   if (!options.causal) {
     throw ValueError(error_text(function, "causal", "true: a step cannot see what follows", false));
   }
-  if (!options.mask.is_null() || !options.lengths.empty()) {
-    throw ValueError(error_text(function, "mask, lengths", "none in a step", "some"));
+  if (!options.mask.is_null() || !options.lengths.empty() || !options.cumulative.empty()) {
+    throw ValueError(error_text(function, "mask, lengths, cumulative", "none in a step", "some"));
   }
   expect_shape(function, "x", x, {batch, w.out_weight.rows()});
   expect_shape(function, "out", out, x.extents());
@@ -239,9 +260,13 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
   if (state.qk_ != s.qk || state.expanded_ != s.expanded) {
     throw ShapeError(error_text(function, "state", "one of a unit of this size", "another"));
   }
-  const detail::GauCore<T> checked(function, s, w.bias_table, options);
-  const Index t = state.step_.position, n = t + 1;
-  if (n > state.capacity_) state.reserve((std::max)(Index{64}, 2 * t));
+  const detail::GauCore<T> checked(function, s, s.length, w.bias_table, options);
+  const Index window = options.window;
+  // Not at every step: moving what stays costs as much as attention does.
+  if (window >= 0 && state.kept() > 2 * (window + 1) + 64) state.keep_last(window);
+  const Index at = state.kept(), first = window < 0 ? Index{0} : (std::max)(Index{0}, at - window);
+  const Index n = at + 1 - first;  // keys that are seen
+  if (at + 1 > state.capacity_) state.reserve((std::max)(Index{64}, 2 * at));
   GatedUnitSaved<T> a;
   const NdArray<T, 2> dense_x(x);
   detail::gated_front<T>(dense_x.data(), s, w, options, a, &state.step_);
@@ -250,10 +275,10 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
       static_cast<T>(1.0 / static_cast<double>((std::max)(options.length_scale, Index{1})));
   const T factor = static_cast<T>(std::sqrt(static_cast<double>(s.dim))) * scale;
   for (Index b = 0; b < s.batch; ++b) {
-    std::copy_n(&a.heads(1, b, 0), s.qk, &state.keys_(b, t, 0));
-    std::copy_n(&a.hidden(b, 0), s.expanded, &state.values_(b, t, 0));
-    const MatrixView<const T> k(&state.keys_(b, 0, 0), {n, s.qk});
-    const MatrixView<const T> v(&state.values_(b, 0, 0), {n, s.expanded});
+    std::copy_n(&a.heads(1, b, 0), s.qk, &state.keys_(b, at, 0));
+    std::copy_n(&a.hidden(b, 0), s.expanded, &state.values_(b, at, 0));
+    const MatrixView<const T> k(&state.keys_(b, first, 0), {n, s.qk});
+    const MatrixView<const T> v(&state.values_(b, first, 0), {n, s.expanded});
     NdArray<T, 1> weights({n}, core::Fill::none);
     detail::rows_times<T>(k, &a.heads(0, b, 0), weights.data());
     if (softmax) {

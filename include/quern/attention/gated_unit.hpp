@@ -15,6 +15,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -77,9 +78,18 @@ struct GatedUnitOptions {
   /// GAU's logits are divided by this; 0: by the length of the input, as the authors do. Decoding
   /// has to know it beforehand.
   Index length_scale = 0;
-  Index group = 256;                           ///< FLASH: tokens of a group
+  Index group = 256;  ///< FLASH: tokens of a group
+  /// GAU: how many keys before its own a token sees (and, not causal, as many after); -1: all. With
+  /// one decoding takes constant memory.
+  Index window = -1;
+  /// gated_attention: position of query 0 among the keys. Must be given where these are not equally
+  /// many and positions matter.
+  std::optional<Index> causal_offset = {};
   NdView<const std::uint8_t, 2> mask = {};     ///< (batch, length), 0: not a key; null: all are
   std::span<const std::int64_t> lengths = {};  ///< tokens that are keys in each row; empty: all
+  /// Sequences packed in one row (batch of 1): sequence s is [cumulative[s], cumulative[s + 1]),
+  /// with positions and a length of its own. Outputs of what follows the last are 0. Empty: none.
+  std::span<const std::int64_t> cumulative = {};
   int threads = 0;
 };
 
@@ -97,6 +107,7 @@ struct GatedUnitSaved {
   NdArray<T, 2> attended;
   NdArray<T, 2> gated;
   SparseSaved<T> softmax;
+  std::vector<GatedUnitSaved> parts;  ///< of packed sequences, one each, instead of all others
 };
 
 }  // namespace attention

@@ -11,6 +11,7 @@
 #define QUERN_ATTENTION_GAU_HPP
 
 #include "quern/attention/detail/gated_front.hpp"
+#include "quern/attention/detail/gated_packed.hpp"
 #include "quern/attention/detail/gated_tiles.hpp"
 #include "quern/attention/gated_unit.hpp"
 #include "quern/attention/relative_bias.hpp"
@@ -24,6 +25,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 #include <vector>
 
@@ -38,10 +40,23 @@ class GauCore {
   /// Keys of a tile, at most.
   static constexpr Index key_cols = 512;
 
-  GauCore(const char* function, const GatedShape& s, const NdView<const T, 1>& table,
+  GauCore(const char* function, const GatedShape& s, Index keys, const NdView<const T, 1>& table,
           const GatedUnitOptions<T>& options)
-      : function_(function), s_(s), options_(options) {
-    const Index divisor = options.length_scale > 0 ? options.length_scale : s.length;
+      : function_(function), s_(s), keys_(keys), options_(options) {
+    const Index divisor = options.length_scale > 0 ? options.length_scale : keys;
+    if (options.window < -1) {
+      throw ValueError(error_text(function, "window", "-1 or more", options.window));
+    }
+    if (options.window >= 0) left_ = right_ = options.window;
+    if (options.causal) right_ = 0;
+    const bool placed = left_ < AttentionShape::unbounded || right_ < AttentionShape::unbounded;
+    if (placed && s.length != keys && !options.causal_offset.has_value()) {
+      throw ValueError(error_text(function, "causal_offset",
+                                  "a value, since queries and keys are not equally many", "none"));
+    }
+    offset_ = options.causal_offset.value_or(0);
+    expect_in_range<Index>(function, "causal_offset", offset_, -AttentionShape::unbounded,
+                           AttentionShape::unbounded);
     scale_ = static_cast<T>(1.0 / static_cast<double>((std::max)(divisor, Index{1})));
     const bool softmax = options.activation == GateActivation::softmax_plus;
     if (softmax && (!table.is_null() || !options.mask.is_null())) {
@@ -56,13 +71,14 @@ class GauCore {
                                 function);
   }
 
-  /// q, k (batch, length, s), v and out (batch, length, e), adjacent columns.
+  /// q (batch, length, s), k (batch, keys, s), v (batch, keys, e), out (batch, length, e), adjacent
+  /// columns.
   void forward(NdView<const T, 3> q, NdView<const T, 3> k, NdView<const T, 3> v, NdView<T, 3> out,
                SparseSaved<T>& saved) const {
     if (options_.activation == GateActivation::softmax_plus) {
       const NdArray<T, 3> scaled = scale_queries(q);
       sparse_attention<T>(one_head<const T>(scaled.view()), one_head(k), one_head(v), one_head(out),
-                          SparsePattern::dense(options_.causal), softmax_options(), &saved);
+                          softmax_pattern(), softmax_options(), &saved);
       return;
     }
     const Index query_rows = tile_rows();
@@ -73,10 +89,12 @@ class GauCore {
           const Index b = unit / blocks;
           const BlockRange i = block_range(s_.length, query_rows, unit % blocks);
           GatedTiles<T> tiles(inputs(b, q, k, v));
-          const Index keys = options_.causal ? i.end : s_.length;
-          for (Index j = 0; j < keys; j += key_cols) {
-            tiles.forward(i.begin, i.size(), j, (std::min)(key_cols, keys - j),
-                          out.subview(b).slice(0, i.begin, i.size()), j == 0 ? T{0} : T{1});
+          const MatrixView<T> to = out.subview(b).slice(0, i.begin, i.size());
+          const Seen seen = seen_by(i.begin, i.end, keys_);
+          if (seen.low == seen.high) fill_elements<T, 2>(to, T{0});
+          for (Index j = seen.low; j < seen.high; j += key_cols) {
+            tiles.forward(i.begin, i.size(), j, (std::min)(key_cols, seen.high - j), to,
+                          j == seen.low ? T{0} : T{1});
           }
         },
         options_.threads);
@@ -90,8 +108,7 @@ class GauCore {
       const NdArray<T, 3> scaled = scale_queries(q);
       sparse_attention_vjp<T>(one_head<const T>(scaled.view()), one_head(k), one_head(v),
                               one_head(out), saved, one_head(dout), one_head(dq), one_head(dk),
-                              one_head(dv), SparsePattern::dense(options_.causal),
-                              softmax_options());
+                              one_head(dv), softmax_pattern(), softmax_options());
       scale_rows(dq);
       return;
     }
@@ -107,9 +124,9 @@ class GauCore {
                                    wants_bias ? &dbias(b, s_.length - 1) : nullptr};
           for (Index i = 0; i < s_.length; i += query_rows) {
             const Index rows = (std::min)(query_rows, s_.length - i);
-            const Index keys = options_.causal ? i + rows : s_.length;
-            for (Index j = 0; j < keys; j += key_cols) {
-              tiles.backward(i, rows, j, (std::min)(key_cols, keys - j),
+            const Seen seen = seen_by(i, i + rows, keys_);
+            for (Index j = seen.low; j < seen.high; j += key_cols) {
+              tiles.backward(i, rows, j, (std::min)(key_cols, seen.high - j),
                              dout.subview(b).slice(0, i, rows), g);
             }
           }
@@ -137,23 +154,38 @@ class GauCore {
     TileInputs<T> in{q.subview(b), k.subview(b), v.subview(b)};
     in.scale = scale_;
     in.bias = bias_.empty() ? nullptr : bias_.data() + (s_.length - 1);
-    in.causal = options_.causal;
+    in.offset = offset_, in.left = left_, in.right = right_;
     in.activation = options_.activation;
     in.threads = options_.threads;
     return in;
   }
 
   [[nodiscard]] SparseOptions<T> softmax_options() const {
-    return {.scale = T{1}, .lengths = options_.lengths, .threads = options_.threads};
+    return {.scale = T{1},
+            .causal_offset = offset_,
+            .lengths = options_.lengths,
+            .threads = options_.threads};
+  }
+  [[nodiscard]] SparsePattern softmax_pattern() const {
+    return options_.window < 0 ? SparsePattern::dense(options_.causal)
+                               : SparsePattern::window_global(options_.window, 0, options_.causal);
+  }
+  /// Keys [low, high) of which queries [begin, end) see some.
+  struct Seen {
+    Index low, high;
+  };
+  [[nodiscard]] Seen seen_by(Index begin, Index end, Index keys) const {
+    const Index low = (std::clamp)(begin + offset_ - left_, Index{0}, keys);
+    return {low, (std::clamp)(end + offset_ + right_, low, keys)};
   }
   /// Rows times log(l) / log(512) / sqrt(s), l the number of keys that a query sees.
   void scale_rows(const NdView<T, 3>& x) const {
     for (Index b = 0; b < s_.batch; ++b) {
       const Index keys =
-          options_.lengths.empty() ? s_.length : options_.lengths[static_cast<std::size_t>(b)];
+          options_.lengths.empty() ? keys_ : options_.lengths[static_cast<std::size_t>(b)];
       for (Index t = 0; t < s_.length; ++t) {
-        const Index seen = options_.causal ? (std::min)(t + 1, keys) : keys;
-        scale_row(softmax_plus_scale(seen, s_.qk), &x(b, t, 0), s_.qk);
+        const Seen seen = seen_by(t, t + 1, keys);
+        scale_row(softmax_plus_scale(seen.high - seen.low, s_.qk), &x(b, t, 0), s_.qk);
       }
     }
   }
@@ -172,7 +204,9 @@ class GauCore {
  private:
   const char* function_;
   GatedShape s_;
+  Index keys_;
   const GatedUnitOptions<T>& options_;
+  Index offset_ = 0, left_ = AttentionShape::unbounded, right_ = AttentionShape::unbounded;
   T scale_ = T{1};
   double bias_factor_ = 0;
   std::vector<T> bias_;
@@ -182,8 +216,8 @@ template <class T>
 GatedShape core_shape(const char* function, const NdView<const T, 3>& q,
                       const NdView<const T, 3>& k, const NdView<const T, 3>& v,
                       const GatedUnitOptions<T>& options) {
-  expect_shape(function, "k", k, q.extents());
-  expect_shape(function, "v", v, {q.extent(0), q.extent(1), v.extent(2)});
+  expect_shape(function, "k", k, {q.extent(0), k.extent(1), q.extent(2)});
+  expect_shape(function, "v", v, {q.extent(0), k.extent(1), v.extent(2)});
   if (!options.lengths.empty() && options.activation != GateActivation::softmax_plus) {
     throw ValueError(error_text(function, "lengths",
                                 "none: the weights of padding are zero where its values are",
@@ -192,11 +226,30 @@ GatedShape core_shape(const char* function, const NdView<const T, 3>& q,
   return {q.extent(0), q.extent(1), q.extent(2), v.extent(2), q.extent(2), 2};
 }
 
+/// The sequences of a packed row of queries and keys.
+template <class T>
+GatedRow<T> core_row(const char* function, const NdView<const T, 3>& q, const NdView<const T, 3>& k,
+                     const GatedUnitOptions<T>& options) {
+  if (k.extent(1) != q.extent(1)) {
+    throw ShapeError(
+        error_text(function, "k",
+                   "as many tokens as q where sequences are packed, " + std::to_string(q.extent(1)),
+                   k.extent(1)));
+  }
+  return GatedRow<T>(function, q, options);
+}
+template <class T>
+void resize_sums(SparseSaved<T>& sums, Index length) {
+  for (NdArray<T, 3>* a : {&sums.largest, &sums.total}) a->resize({1, 1, length});
+}
+
 }  // namespace detail
 
-/// GAU's attention by itself: out = f(q k^T / length) v, or with softmax-plus. q, k (batch, length,
-/// s), v and out (batch, length, e); any strides. Of the options it reads causal, activation,
-/// length_scale, lengths (softmax-plus only) and threads. ShapeError where extents do not fit.
+/// GAU's attention by itself: out = f(q k^T / keys) v, or with softmax-plus. q (batch, length, s),
+/// k (batch, keys, s), v (batch, keys, e), out (batch, length, e); any strides. Of the options it
+/// reads causal, causal_offset (0 or more with softmax-plus), window, activation, length_scale,
+/// lengths (softmax-plus only), cumulative (as many queries as keys) and threads. A query that sees
+/// no key has output 0. ShapeError and ValueError for what does not fit.
 template <class T>
 void gated_attention(std::type_identity_t<NdView<const T, 3>> q,
                      std::type_identity_t<NdView<const T, 3>> k,
@@ -205,11 +258,25 @@ void gated_attention(std::type_identity_t<NdView<const T, 3>> q,
                      std::type_identity_t<SparseSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::gated_attention";
   const detail::GatedShape s = detail::core_shape<T>(function, q, k, v, options);
-  expect_shape(function, "out", out, v.extents());
+  expect_shape(function, "out", out, {s.batch, s.length, s.expanded});
+  if (!options.cumulative.empty()) {
+    const detail::GatedRow<T> packed = detail::core_row<T>(function, q, k, options);
+    packed.clear(out);
+    SparseSaved<T> part;
+    if (saved != nullptr) detail::resize_sums(*saved, s.length);
+    packed.row.for_each([&](std::size_t, Index first, Index n) {
+      const auto of = [&](const auto& x) { return x.slice(1, first, n); };
+      gated_attention<T>(of(q), of(k), of(v), of(out), packed.each, &part);
+      if (saved == nullptr || options.activation != GateActivation::softmax_plus) return;
+      detail::copy_sums(part.largest, 0, saved->largest, first, n);
+      detail::copy_sums(part.total, 0, saved->total, first, n);
+    });
+    return;
+  }
   const detail::InputRows<T, 3> q_rows(q), k_rows(k), v_rows(v);
   const detail::OutputRows<T, 3> out_rows(out);
   SparseSaved<T> own;
-  detail::GauCore<T>(function, s, {}, options)
+  detail::GauCore<T>(function, s, k.extent(1), {}, options)
       .forward(q_rows.view(), k_rows.view(), v_rows.view(), out_rows.view(),
                saved != nullptr ? *saved : own);
   out_rows.finish();
@@ -227,13 +294,28 @@ void gated_attention_vjp(std::type_identity_t<NdView<const T, 3>> q,
                          const std::type_identity_t<GatedUnitOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::gated_attention_vjp";
   const detail::GatedShape s = detail::core_shape<T>(function, q, k, v, options);
-  expect_shape(function, "dout", dout, v.extents());
+  expect_shape(function, "dout", dout, {s.batch, s.length, s.expanded});
   expect_shape(function, "dq", dq, q.extents());
   expect_shape(function, "dk", dk, k.extents());
   expect_shape(function, "dv", dv, v.extents());
+  if (!options.cumulative.empty()) {
+    const detail::GatedRow<T> packed = detail::core_row<T>(function, q, k, options);
+    const bool softmax = options.activation == GateActivation::softmax_plus;
+    for (const NdView<T, 3>* x : {&dq, &dk, &dv}) packed.clear(*x);
+    packed.row.for_each([&](std::size_t, Index first, Index n) {
+      const auto of = [&](const auto& x) { return x.slice(1, first, n); };
+      SparseSaved<T> part;
+      detail::resize_sums(part, n);
+      if (softmax) detail::copy_sums(saved.largest, first, part.largest, 0, n);
+      if (softmax) detail::copy_sums(saved.total, first, part.total, 0, n);
+      gated_attention_vjp<T>(of(q), of(k), of(v), of(out), part, of(dout), of(dq), of(dk), of(dv),
+                             packed.each);
+    });
+    return;
+  }
   const detail::InputRows<T, 3> q_rows(q), k_rows(k), v_rows(v), out_rows(out), dout_rows(dout);
   const detail::OutputRows<T, 3> dq_rows(dq), dk_rows(dk), dv_rows(dv);
-  detail::GauCore<T>(function, s, {}, options)
+  detail::GauCore<T>(function, s, k.extent(1), {}, options)
       .backward(q_rows.view(), k_rows.view(), v_rows.view(), out_rows.view(), saved,
                 dout_rows.view(), dq_rows.view(), dk_rows.view(), dv_rows.view(), {});
   for (const auto* rows : {&dq_rows, &dk_rows, &dv_rows}) rows->finish();
@@ -248,10 +330,15 @@ void gau(std::type_identity_t<NdView<const T, 3>> x,
          const std::type_identity_t<GatedUnitOptions<T>>& options = {},
          std::type_identity_t<GatedUnitSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::gau";
+  if (!options.cumulative.empty()) {
+    return detail::gated_packed<T>(function, x, out, options, saved,
+                                   [&](const auto& in, const auto& to, const auto& each,
+                                       GatedUnitSaved<T>* part) { gau<T>(in, w, to, each, part); });
+  }
   const detail::GatedShape s = detail::gated_shape<T>(function, x, w, 2, options);
   expect_shape(function, "out", out, x.extents());
   expect_apart(function, "out", out, "x", x);
-  const detail::GauCore<T> core(function, s, w.bias_table, options);
+  const detail::GauCore<T> core(function, s, s.length, w.bias_table, options);
   if (s.rows() == 0 || s.dim == 0) return;
   const detail::InputRows<T, 3, true> x_rows(x);
   const detail::OutputRows<T, 3, true> out_rows(out);
@@ -278,13 +365,20 @@ void gau_vjp(std::type_identity_t<NdView<const T, 3>> x,
              const std::type_identity_t<GatedUnitGradients<T>>& g,
              const std::type_identity_t<GatedUnitOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::gau_vjp";
+  if (!options.cumulative.empty()) {
+    return detail::gated_packed_vjp<T>(
+        function, x, saved, dout, dx, options,
+        [&](const auto& in, const auto& part, const auto& slope, const auto& to, const auto& each) {
+          gau_vjp<T>(in, w, part, slope, to, g, each);
+        });
+  }
   const detail::GatedShape s = detail::gated_shape<T>(function, x, w, 2, options);
   detail::check_gated_arrays<T>(function, g, s, options.norm, false);
   expect_shape(function, "dout", dout, x.extents());
   if (!dx.is_null()) expect_shape(function, "dx", dx, x.extents());
   if (s.rows() == 0 || s.dim == 0) return;
   expect_shape(function, "saved", saved.attended.view(), {s.rows(), s.expanded});
-  const detail::GauCore<T> core(function, s, w.bias_table, options);
+  const detail::GauCore<T> core(function, s, s.length, w.bias_table, options);
   const detail::InputRows<T, 3, true> dout_rows(dout);
   NdArray<T, 3> own;
   if (dx.is_null()) own.resize(x.extents(), core::Fill::none);

@@ -8,6 +8,8 @@
 #ifndef QUERN_ATTENTION_LINFORMER_HPP
 #define QUERN_ATTENTION_LINFORMER_HPP
 
+#include "quern/attention/attention_options.hpp"
+#include "quern/attention/detail/packed.hpp"
 #include "quern/attention/sparse.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
@@ -20,6 +22,7 @@
 #include <cstdint>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace attention {
@@ -33,6 +36,11 @@ struct LinformerOptions {
   bool causal = false;
   /// Keys that count in each row of the batch; empty: all.
   std::span<const std::int64_t> lengths = {};
+  /// Sequences packed in one row (batch of 1): queries of sequence s are [cumulative[s],
+  /// cumulative[s + 1]), and so are its keys, unless key_cumulative says where they are. Each is
+  /// projected by the first rows of e and f. Outputs of what follows the last are 0.
+  std::span<const std::int64_t> cumulative = {};
+  std::span<const std::int64_t> key_cumulative = {};
   int threads = 0;
 };
 
@@ -42,6 +50,7 @@ template <class T>
 struct LinformerSaved {
   NdArray<T, 4> keys, values;
   SparseSaved<T> sums;
+  std::vector<LinformerSaved> parts;  ///< of packed sequences, one each
 };
 
 namespace detail {
@@ -131,6 +140,26 @@ void project_tokens_vjp(NdView<const T, 4> x, MatrixView<const T> e, NdView<cons
   });
 }
 
+/// Queries and keys of a packed row.
+struct LinformerRows {
+  PackedRow queries, keys;
+  template <class T>
+  LinformerRows(const char* function, const NdView<const T, 4>& q, const NdView<const T, 4>& k,
+                const LinformerOptions<T>& options)
+      : queries(function, q.extent(0), q.extent(2), options.cumulative, !options.lengths.empty()),
+        keys(function, k.extent(0), k.extent(2),
+             options.key_cumulative.empty() ? options.cumulative : options.key_cumulative, false) {
+    queries.expect_as_many(keys, "key_cumulative");
+  }
+  /// fn(number, first query, queries, first key, keys).
+  template <class F>
+  void for_each(const F& fn) const {
+    queries.for_each([&](std::size_t s, Index first, Index n) {
+      fn(s, first, n, keys.spans()[s].begin, keys.spans()[s].length);
+    });
+  }
+};
+
 }  // namespace detail
 
 /// q (batch, heads, queries, dim), k (batch, kv_heads, keys, dim), v (batch, kv_heads, keys,
@@ -143,9 +172,24 @@ void linformer_attention(detail::SparseInput<T> q, detail::SparseInput<T> k,
                          std::type_identity_t<MatrixView<const T>> f, NdView<T, 4> out,
                          const std::type_identity_t<LinformerOptions<T>>& options = {},
                          std::type_identity_t<LinformerSaved<T>>* saved = nullptr) {
-  detail::check_linformer<T>("quern::attention::linformer_attention", q, k, v, e, f, options);
+  constexpr const char* function = "quern::attention::linformer_attention";
+  detail::check_linformer<T>(function, q, k, v, e, f, options);
   LinformerSaved<T> own;
   LinformerSaved<T>& s = saved != nullptr ? *saved : own;
+  if (!options.cumulative.empty()) {
+    const detail::LinformerRows rows(function, q, k, options);
+    expect_shape(function, "out", out, {1, q.extent(1), q.extent(2), v.extent(3)});
+    detail::clear_gaps(rows.queries.spans(), out);
+    s = {};
+    s.parts.resize(rows.queries.size());
+    const LinformerOptions<T> each{.scale = options.scale, .threads = options.threads};
+    rows.for_each([&](std::size_t i, Index first, Index n, Index first_key, Index keys) {
+      linformer_attention<T>(q.slice(2, first, n), k.slice(2, first_key, keys),
+                             v.slice(2, first_key, keys), e, f, out.slice(2, first, n), each,
+                             &s.parts[i]);
+    });
+    return;
+  }
   s.keys.resize({k.extent(0), e.cols(), k.extent(1), k.extent(3)}, core::Fill::none);
   s.values.resize({v.extent(0), f.cols(), v.extent(1), v.extent(3)}, core::Fill::none);
   const NdView<T, 4> keys = detail::heads_first(s.keys.view());
@@ -155,6 +199,20 @@ void linformer_attention(detail::SparseInput<T> q, detail::SparseInput<T> k,
   sparse_attention<T>(q, keys, values, out, SparsePattern::dense(false),
                       {.scale = options.scale, .threads = options.threads}, &s.sums);
 }
+
+namespace detail {
+
+/// Every sequence of a packed row by itself.
+template <class T>
+void linformer_packed_vjp(const char* function, const NdView<const T, 4>& q,
+                          const NdView<const T, 4>& k, const NdView<const T, 4>& v,
+                          const MatrixView<const T>& e, const MatrixView<const T>& f,
+                          const NdView<const T, 4>& out, const LinformerSaved<T>& saved,
+                          const NdView<const T, 4>& dout, const NdView<T, 4>& dq,
+                          const NdView<T, 4>& dk, const NdView<T, 4>& dv, const MatrixView<T>& de,
+                          const MatrixView<T>& df, const LinformerOptions<T>& options);
+
+}  // namespace detail
 
 /// Gradients of linformer_attention: dq, dk, dv are overwritten, de and df (of the size of e and f)
 /// are added to; null views are left out.
@@ -173,6 +231,10 @@ void linformer_attention_vjp(
   if (!dv.is_null()) expect_shape(function, "dv", dv, v.extents());
   if (!de.is_null()) expect_shape(function, "de", de, e.extents());
   if (!df.is_null()) expect_shape(function, "df", df, f.extents());
+  if (!options.cumulative.empty()) {
+    return detail::linformer_packed_vjp<T>(function, q, k, v, e, f, out, saved, dout, dq, dk, dv,
+                                           de, df, options);
+  }
   expect_shape(function, "saved", saved.keys.view(),
                {k.extent(0), e.cols(), k.extent(1), k.extent(3)});
   NdArray<T, 4> dkeys(saved.keys.extents(), core::Fill::none);
@@ -191,6 +253,39 @@ void linformer_attention_vjp(
     detail::project_tokens_vjp<T>(v, f, dv_rows, dv, df, options.lengths, options.threads);
   }
 }
+
+namespace detail {
+
+template <class T>
+void linformer_packed_vjp(const char* function, const NdView<const T, 4>& q,
+                          const NdView<const T, 4>& k, const NdView<const T, 4>& v,
+                          const MatrixView<const T>& e, const MatrixView<const T>& f,
+                          const NdView<const T, 4>& out, const LinformerSaved<T>& saved,
+                          const NdView<const T, 4>& dout, const NdView<T, 4>& dq,
+                          const NdView<T, 4>& dk, const NdView<T, 4>& dv, const MatrixView<T>& de,
+                          const MatrixView<T>& df, const LinformerOptions<T>& options) {
+  const LinformerRows rows(function, q, k, options);
+  const Shape<4> shape{1, q.extent(1), q.extent(2), v.extent(3)};
+  expect_shape(function, "out", out, shape);
+  expect_shape(function, "dout", dout, shape);
+  if (!dq.is_null()) expect_shape(function, "dq", dq, q.extents());
+  expect_size(function, "saved", static_cast<Index>(saved.parts.size()),
+              static_cast<Index>(rows.queries.size()), "sequences");
+  const LinformerOptions<T> each{.scale = options.scale, .threads = options.threads};
+  // Keys whose sequence has no queries get nothing from anywhere.
+  if (!dq.is_null()) fill_elements<T, 4>(dq, T{0});
+  if (!dk.is_null()) fill_elements<T, 4>(dk, T{0});
+  if (!dv.is_null()) fill_elements<T, 4>(dv, T{0});
+  rows.for_each([&](std::size_t i, Index first, Index n, Index first_key, Index keys) {
+    const auto queries_of = [&](const auto& x) { return packed_part(x, 2, first, n); };
+    const auto keys_of = [&](const auto& x) { return packed_part(x, 2, first_key, keys); };
+    linformer_attention_vjp<T>(queries_of(q), keys_of(k), keys_of(v), e, f, queries_of(out),
+                               saved.parts[i], queries_of(dout), queries_of(dq), keys_of(dk),
+                               keys_of(dv), de, df, each);
+  });
+}
+
+}  // namespace detail
 
 }  // namespace attention
 QUERN_NAMESPACE_END

@@ -10,10 +10,15 @@
 /// before. Keys have length 1; a position sees itself only where it sees nothing else. Rounds are
 /// weighted by how much each found, which is softmax over all that was found, keys found twice
 /// counting twice.
+///
+/// There is no attention to other positions than its own (queries are the keys), hence no grouped
+/// queries either: as many heads of values as of queries.
 
 #ifndef QUERN_ATTENTION_LSH_HPP
 #define QUERN_ATTENTION_LSH_HPP
 
+#include "quern/attention/attention_options.hpp"
+#include "quern/attention/detail/packed.hpp"
 #include "quern/attention/sparse.hpp"
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
@@ -42,6 +47,9 @@ struct LshOptions {
   T scale = T{0};  ///< of the logits; 0: one over the root of dim
   /// Positions that count in each row of the batch (outputs of the rest are 0); empty: all.
   std::span<const std::int64_t> lengths = {};
+  /// Sequences packed in one row (batch of 1): sequence s is [cumulative[s], cumulative[s + 1]) and
+  /// hashed, sorted and cut by itself; outputs of what follows the last are 0. Empty: none.
+  std::span<const std::int64_t> cumulative = {};
   int threads = 0;
 };
 
@@ -55,7 +63,8 @@ struct LshSaved {
     std::vector<std::int32_t> buckets;  ///< (rounds, length)
   };
   SparseSaved<T> sums;
-  std::vector<Head> heads;  ///< batch times heads
+  std::vector<Head> heads;      ///< batch times heads
+  std::vector<LshSaved> parts;  ///< of packed sequences, one each
 };
 
 /// Random rotations for lsh_attention: standard normal, (dim, rounds, buckets / 2). About length /
@@ -193,6 +202,16 @@ struct LshCall {
   }
 };
 
+/// Every sequence of a packed row by itself: see below.
+template <class T>
+void lsh_packed(const char* function, NdView<const T, 4> qk, NdView<const T, 4> v,
+                NdView<const T, 3> rotations, NdView<T, 4> out, const LshOptions<T>& options,
+                LshSaved<T>* saved);
+template <class T>
+void lsh_packed_vjp(const char* function, NdView<const T, 4> qk, NdView<const T, 4> v,
+                    NdView<const T, 4> out, const LshSaved<T>& saved, NdView<const T, 4> dout,
+                    NdView<T, 4> dqk, NdView<T, 4> dv, const LshOptions<T>& options);
+
 }  // namespace detail
 
 /// Attention of qk (batch, heads, length, dim) to itself with values v (batch, heads, length,
@@ -206,6 +225,9 @@ void lsh_attention(detail::SparseInput<T> qk, detail::SparseInput<T> v,
                    const std::type_identity_t<LshOptions<T>>& options = {},
                    std::type_identity_t<LshSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::lsh_attention";
+  if (!options.cumulative.empty()) {
+    return detail::lsh_packed<T>(function, qk, v, rotations, out, options, saved);
+  }
   detail::LshCall<T> call(function, qk, v, options);
   const Index batch = qk.extent(0), heads = qk.extent(1), length = qk.extent(2);
   expect_shape(function, "rotations", rotations,
@@ -260,6 +282,9 @@ void lsh_attention_vjp(detail::SparseInput<T> qk, detail::SparseInput<T> v,
                        std::type_identity_t<NdView<T, 4>> dv,
                        const std::type_identity_t<LshOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::lsh_attention_vjp";
+  if (!options.cumulative.empty()) {
+    return detail::lsh_packed_vjp<T>(function, qk, v, out, saved, dout, dqk, dv, options);
+  }
   detail::LshCall<T> call(function, qk, v, options);
   const Index batch = qk.extent(0), heads = qk.extent(1), length = qk.extent(2);
   const Shape<4> shape = {batch, heads, length, v.extent(3)};
@@ -294,6 +319,56 @@ void lsh_attention_vjp(detail::SparseInput<T> qk, detail::SparseInput<T> v,
   dqk_rows.finish();
   dv_rows.finish();
 }
+
+namespace detail {
+
+template <class T>
+void lsh_packed(const char* function, NdView<const T, 4> qk, NdView<const T, 4> v,
+                NdView<const T, 3> rotations, NdView<T, 4> out, const LshOptions<T>& options,
+                LshSaved<T>* saved) {
+  check_attention<T>(function, qk, qk, v, {});
+  const PackedRow row(function, qk.extent(0), qk.extent(2), options.cumulative,
+                      !options.lengths.empty());
+  expect_shape(function, "out", out, {1, qk.extent(1), qk.extent(2), v.extent(3)});
+  LshOptions<T> each = options;
+  each.cumulative = {};
+  if (saved != nullptr) {
+    *saved = {};
+    saved->parts.resize(row.size());
+  }
+  clear_gaps(row.spans(), out);
+  row.for_each([&](std::size_t s, Index first, Index n) {
+    lsh_attention<T>(qk.slice(2, first, n), v.slice(2, first, n), rotations, out.slice(2, first, n),
+                     each, saved != nullptr ? &saved->parts[s] : nullptr);
+  });
+}
+
+template <class T>
+void lsh_packed_vjp(const char* function, NdView<const T, 4> qk, NdView<const T, 4> v,
+                    NdView<const T, 4> out, const LshSaved<T>& saved, NdView<const T, 4> dout,
+                    NdView<T, 4> dqk, NdView<T, 4> dv, const LshOptions<T>& options) {
+  check_attention<T>(function, qk, qk, v, {});
+  const PackedRow row(function, qk.extent(0), qk.extent(2), options.cumulative,
+                      !options.lengths.empty());
+  const Shape<4> shape{1, qk.extent(1), qk.extent(2), v.extent(3)};
+  expect_shape(function, "out", out, shape);
+  expect_shape(function, "dout", dout, shape);
+  expect_size(function, "saved", static_cast<Index>(saved.parts.size()),
+              static_cast<Index>(row.size()), "sequences");
+  if (!dqk.is_null()) expect_shape(function, "dqk", dqk, qk.extents());
+  if (!dv.is_null()) expect_shape(function, "dv", dv, v.extents());
+  LshOptions<T> each = options;
+  each.cumulative = {};
+  clear_gaps(row.spans(), dqk);
+  clear_gaps(row.spans(), dv);
+  row.for_each([&](std::size_t s, Index first, Index n) {
+    const auto part = [&](const auto& x) { return packed_part(x, 2, first, n); };
+    lsh_attention_vjp<T>(part(qk), part(v), part(out), saved.parts[s], part(dout), part(dqk),
+                         part(dv), each);
+  });
+}
+
+}  // namespace detail
 
 }  // namespace attention
 QUERN_NAMESPACE_END

@@ -24,6 +24,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 QUERN_NAMESPACE_BEGIN
 namespace attention {
@@ -35,9 +36,11 @@ struct SparseOptions {
   Index causal_offset = 0;  ///< query i stands at position i + causal_offset among the keys
   /// Keys that count in each row of the batch (the rest is padding); empty: all.
   std::span<const std::int64_t> lengths = {};
-  /// Sequences of different lengths in one row (the batch is 1, queries are as many as keys):
-  /// sequence s is [cumulative[s], cumulative[s + 1]), and sees nothing else. Empty: none.
+  /// Sequences of different lengths in one row (the batch is 1): sequence s is [cumulative[s],
+  /// cumulative[s + 1]), and sees nothing else. Empty: none.
   std::span<const std::int64_t> cumulative = {};
+  /// Its keys, where these are not as many as the queries; causal_offset counts in each sequence.
+  std::span<const std::int64_t> key_cumulative = {};
   int threads = 0;  ///< 0: the default, see parallel_for
 };
 
@@ -134,29 +137,43 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
 
 namespace detail {
 
-/// fn(first, plan) for the sequences of a packed row; plans of equal lengths are made once. fn
-/// takes [first, first + plan.queries()).
-template <class F>
-void for_each_packed(const char* function, std::span<const std::int64_t> cumulative,
-                     const SparsePattern& pattern, Index batch, Index queries, Index keys,
-                     const F& fn) {
-  const auto n = static_cast<Index>(cumulative.size());
-  bool fits = batch == 1 && queries == keys && n >= 1 && cumulative[0] == 0 &&
-              cumulative[static_cast<std::size_t>(n - 1)] == keys;
+/// ShapeError unless the sequences make up one row of `length` tokens.
+inline void check_cumulative(const char* function, const char* argument, Index batch, Index length,
+                             std::span<const std::int64_t> cumulative) {
+  bool fits =
+      batch == 1 && !cumulative.empty() && cumulative.front() == 0 && cumulative.back() == length;
   for (std::size_t i = 1; i < cumulative.size(); ++i) {
     fits = fits && cumulative[i] >= cumulative[i - 1];
   }
-  if (!fits) {
-    throw ShapeError(error_text(function, "cumulative",
-                                "0, …, " + std::to_string(keys) +
-                                    " in ascending order, of one row with as many queries as keys",
-                                "another"));
+  if (fits) return;
+  throw ShapeError(error_text(function, argument,
+                              "0, …, " + std::to_string(length) + " in ascending order, of one row",
+                              "another"));
+}
+
+/// fn(first query, first key, plan) for the sequences of a packed row; plans of equal lengths are
+/// made once. fn takes plan.queries() queries and plan.keys() keys.
+template <class T, class F>
+void for_each_packed(const char* function, const SparseOptions<T>& options,
+                     const SparsePattern& pattern, Index batch, Index queries, Index keys,
+                     const F& fn) {
+  const std::span<const std::int64_t> of_queries = options.cumulative;
+  const std::span<const std::int64_t> of_keys =
+      options.key_cumulative.empty() ? of_queries : options.key_cumulative;
+  check_cumulative(function, "cumulative", batch, queries, of_queries);
+  check_cumulative(function, "key_cumulative", batch, keys, of_keys);
+  if (of_keys.size() != of_queries.size()) {
+    throw ShapeError(error_text(function, "key_cumulative",
+                                std::to_string(of_queries.size()) + " numbers, as cumulative has",
+                                of_keys.size()));
   }
-  std::map<Index, SparsePlan> plans;
-  for (std::size_t i = 1; i < cumulative.size(); ++i) {
-    const Index length = cumulative[i] - cumulative[i - 1];
-    const auto plan = plans.try_emplace(length, pattern, length, length).first;
-    fn(static_cast<Index>(cumulative[i - 1]), plan->second);
+  std::map<std::pair<Index, Index>, SparsePlan> plans;
+  for (std::size_t i = 1; i < of_queries.size(); ++i) {
+    const std::pair<Index, Index> sizes{of_queries[i] - of_queries[i - 1],
+                                        of_keys[i] - of_keys[i - 1]};
+    const auto plan =
+        plans.try_emplace(sizes, pattern, sizes.first, sizes.second, options.causal_offset).first;
+    fn(static_cast<Index>(of_queries[i - 1]), static_cast<Index>(of_keys[i - 1]), plan->second);
   }
 }
 
@@ -191,16 +208,16 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
   }
   SparseSaved<T> own;
   const SparseOptions<T> each{.scale = options.scale, .threads = options.threads};
-  detail::for_each_packed(function, options.cumulative, pattern, q.extent(0), q.extent(2),
-                          k.extent(2), [&](Index first, const SparsePlan& plan) {
-                            const Index n = plan.queries();
-                            sparse_attention<T>(q.slice(2, first, n), k.slice(2, first, n),
-                                                v.slice(2, first, n), out.slice(2, first, n), plan,
-                                                each, &own);
-                            if (saved == nullptr) return;
-                            detail::copy_sums(own.largest, 0, saved->largest, first, n);
-                            detail::copy_sums(own.total, 0, saved->total, first, n);
-                          });
+  detail::for_each_packed<T>(
+      function, options, pattern, q.extent(0), q.extent(2), k.extent(2),
+      [&](Index first, Index first_key, const SparsePlan& plan) {
+        const Index n = plan.queries(), keys = plan.keys();
+        sparse_attention<T>(q.slice(2, first, n), k.slice(2, first_key, keys),
+                            v.slice(2, first_key, keys), out.slice(2, first, n), plan, each, &own);
+        if (saved == nullptr) return;
+        detail::copy_sums(own.largest, 0, saved->largest, first, n);
+        detail::copy_sums(own.total, 0, saved->total, first, n);
+      });
 }
 
 /// Gradients of sparse_attention. `out` and `saved` are what it gave; dout is the gradient of out;
@@ -256,18 +273,18 @@ void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
   const auto part = [](const auto& x, Index first, Index n) {
     return x.is_null() ? x : x.slice(2, first, n);
   };
-  detail::for_each_packed(function, options.cumulative, pattern, q.extent(0), q.extent(2),
-                          k.extent(2), [&](Index first, const SparsePlan& plan) {
-                            const Index n = plan.queries();
-                            for (NdArray<T, 3>* a : {&own.largest, &own.total})
-                              a->resize({1, q.extent(1), n});
-                            detail::copy_sums(saved.largest, first, own.largest, 0, n);
-                            detail::copy_sums(saved.total, first, own.total, 0, n);
-                            sparse_attention_vjp<T>(
-                                part(q, first, n), part(k, first, n), part(v, first, n),
-                                part(out, first, n), own, part(dout, first, n), part(dq, first, n),
-                                part(dk, first, n), part(dv, first, n), plan, each);
-                          });
+  detail::for_each_packed<T>(
+      function, options, pattern, q.extent(0), q.extent(2), k.extent(2),
+      [&](Index first, Index first_key, const SparsePlan& plan) {
+        const Index n = plan.queries(), keys = plan.keys();
+        for (NdArray<T, 3>* a : {&own.largest, &own.total}) a->resize({1, q.extent(1), n});
+        detail::copy_sums(saved.largest, first, own.largest, 0, n);
+        detail::copy_sums(saved.total, first, own.total, 0, n);
+        sparse_attention_vjp<T>(part(q, first, n), part(k, first_key, keys),
+                                part(v, first_key, keys), part(out, first, n), own,
+                                part(dout, first, n), part(dq, first, n), part(dk, first_key, keys),
+                                part(dv, first_key, keys), plan, each);
+      });
 }
 
 }  // namespace attention

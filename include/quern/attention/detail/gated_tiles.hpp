@@ -7,6 +7,7 @@
 #ifndef QUERN_ATTENTION_DETAIL_GATED_TILES_HPP
 #define QUERN_ATTENTION_DETAIL_GATED_TILES_HPP
 
+#include "quern/attention/attention_options.hpp"
 #include "quern/attention/detail/gated_front.hpp"
 #include "quern/attention/gated_unit.hpp"
 #include "quern/core/config.hpp"
@@ -51,7 +52,9 @@ struct TileInputs {
   MatrixView<const T> q, k, v;
   T scale = T{1};
   const T* bias = nullptr;  ///< of distance 0, in the middle of an array of all distances
-  bool causal = false;
+  Index offset = 0;         ///< position of query 0 among the keys
+  /// Keys before and after its own position that a query sees.
+  Index left = AttentionShape::unbounded, right = AttentionShape::unbounded;
   GateActivation activation = GateActivation::squared_relu;
   int threads = 0;
 };
@@ -70,13 +73,13 @@ class GatedTiles {
   /// out = beta out + weights of queries [i, i + rows) with keys [j, j + cols) times their values.
   void forward(Index i, Index rows, Index j, Index cols, MatrixView<T> out, T beta) {
     const MatrixView<T> x = logits(i, rows, j, cols);
-    const T* const bias = in_.bias != nullptr ? in_.bias + (j - i) : nullptr;
+    const T* const bias = in_.bias != nullptr ? in_.bias + (j - i - in_.offset) : nullptr;
     if (in_.activation == GateActivation::laplace) {
       activate_tile(kernels::LaplaceActivation{}, x, in_.scale, bias, in_.threads);
     } else {
       activate_tile(kernels::SquaredRelu{}, x, in_.scale, bias, in_.threads);
     }
-    hide_future(x, i, j);
+    hide(x, i, j);
     kernels::gemm<T>(x, in_.v.slice(0, j, cols), out, {.beta = beta, .threads = in_.threads});
   }
 
@@ -88,21 +91,21 @@ class GatedTiles {
     slopes_.resize({rows, cols}, core::Fill::none);
     const MatrixView<T> slope = slopes_.view();
     kernels::gemm<T>(dout, in_.v.slice(0, j, cols).transposed(), slope, {.threads = in_.threads});
-    const T* const bias = in_.bias != nullptr ? in_.bias + (j - i) : nullptr;
+    const T* const bias = in_.bias != nullptr ? in_.bias + (j - i - in_.offset) : nullptr;
     if (in_.activation == GateActivation::laplace) {
       activate_tile_gradient(kernels::LaplaceActivation{}, x, slope, in_.scale, bias, in_.threads);
     } else {
       activate_tile_gradient(kernels::SquaredRelu{}, x, slope, in_.scale, bias, in_.threads);
     }
-    hide_future(x, i, j);
-    hide_future(slope, i, j);
+    hide(x, i, j);
+    hide(slope, i, j);
     const kernels::GemmOptions<T> add{.beta = T{1}, .threads = in_.threads};
     const kernels::GemmOptions<T> add_scaled{
         .alpha = in_.scale, .beta = T{1}, .threads = in_.threads};
     kernels::gemm<T>(x.transposed(), dout, g.dv.slice(0, j, cols), add);
     kernels::gemm<T>(slope, k, g.dq.slice(0, i, rows), add_scaled);
     kernels::gemm<T>(slope.transposed(), q, g.dk.slice(0, j, cols), add_scaled);
-    if (g.dbias != nullptr) add_diagonals(slope, g.dbias + (j - i));
+    if (g.dbias != nullptr) add_diagonals(slope, g.dbias + (j - i - in_.offset));
   }
 
  private:
@@ -112,11 +115,15 @@ class GatedTiles {
                      {.threads = in_.threads});
     return logits_.view();
   }
-  void hide_future(MatrixView<T> x, Index i, Index j) const {
-    if (!in_.causal || j + x.cols() - 1 <= i) return;
+  /// Zeros where a query does not see a key.
+  void hide(MatrixView<T> x, Index i, Index j) const {
+    const Index cols = x.cols(), first = i + in_.offset - j;  // the first query's place in the tile
+    if (first + in_.right >= cols - 1 && first + x.rows() - 1 - in_.left <= 0) return;
     for (Index r = 0; r < x.rows(); ++r) {
-      const Index seen = (std::clamp)(i + r + 1 - j, Index{0}, x.cols());
-      std::fill_n(x.row_data(r) + seen, x.cols() - seen, T{0});
+      const Index low = (std::clamp)(first + r - in_.left, Index{0}, cols);
+      const Index high = (std::clamp)(first + r + in_.right + 1, low, cols);
+      std::fill_n(x.row_data(r), low, T{0});
+      std::fill_n(x.row_data(r) + high, cols - high, T{0});
     }
   }
   /// dbias[c - r] += x(r, c).
