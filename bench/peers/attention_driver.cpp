@@ -46,7 +46,10 @@ struct Arrays {
       a->resize(shape);
       for (float& x : *a) x = values.data<float>()[at++ % values.size()];
     }
-    for (Array4* a : {&out, &dq, &dk, &dv}) a->resize(shape);
+    for (Array4* a : {&out, &dq, &dk, &dv}) {
+      a->resize(shape);
+      a->fill(0);  // pages are there before anything is measured
+    }
   }
 };
 
@@ -172,6 +175,7 @@ class AttentionDriver : public peers::Driver {
   }
 
   peers::Reply run(const peers::Command& command) override {
+    if (command.name() == "memory") return memory(command);
     const std::string key = command.name() + "|" + command.text("n") + "|" +
                             command.text("heads", "8") + "|" + command.text("d", "64");
     if (key != key_) {
@@ -201,9 +205,19 @@ class AttentionDriver : public peers::Driver {
   }
 
  private:
+  /// The peak of one call over what is held when its arguments are there.
+  peers::Reply memory(const peers::Command& command) {
+    job_ = {};
+    key_.clear();
+    job_ = make(command);
+    const double before = peers::memory(true).at("rss_mb");
+    (command.text("pass") == "forward" ? job_.forward : job_.both)();
+    return {{"value", peers::memory(false).at("peak_mb") - before}};
+  }
+
   /// The kinds, by name.
   Job make(const peers::Command& command) {
-    const std::string& kind = command.name();
+    const std::string& kind = command.name() == "memory" ? command.text("kind") : command.name();
     const Index n = command.integer("n", 4096), heads = command.integer("heads", 8);
     const Index d = command.integer("d", 64);
     const peers::Array& values = array("x");

@@ -34,7 +34,8 @@ def parse():
     parser.add_argument("--case", default="*", help="only cases that match this pattern")
     parser.add_argument("--peer", default="*", help="only peers that match this pattern")
     parser.add_argument("--curve", type=int, metavar="ROWS",
-                        help="boosting: time and memory of a round from 10k up to ROWS rows alone")
+                        help="boosting: time and memory of a round from 10k up to ROWS rows alone; "
+                        "attention: of the linear kinds from 1k up to ROWS tokens")
     parser.add_argument("--peers-only", action="store_true", help="time the peers without quern")
     parser.add_argument("--no-pin", action="store_true", help="do not bind sides to processors")
     options = parser.parse_args()

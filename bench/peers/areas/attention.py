@@ -15,9 +15,15 @@ the normaliser, causal, against torch in chunks of 128 (the same function, writt
 and against ONNX Runtime's LinearAttention, which has neither map nor normaliser; linear-full: the same
 without causality, two einsums in torch. performer: performer-pytorch's FastAttention with 266 features
 (full: the same, not causal). decode: one step of linear attention with its state, us a token of all
-heads. Quality, where the result is the same function of the data: the mean.
+heads. Quality, where the result is the same function of the data: the mean. Where a peer takes long
+there are fewer repeats.
+
+`--curve TOKENS`: quern alone, the linear kinds with one head (FLASH of dim 64) from 1k up to so many
+tokens, time a token and the memory that a call takes beyond the arrays that it is given (a fresh
+process each).
 """
 
+import os
 import time
 
 import numpy
@@ -39,6 +45,7 @@ class Modules(PythonPeer):
         self.torch = torch
         torch.set_num_threads(self.threads)
         self.key, self.job, self.last = None, None, None
+        self.seconds = 0.0  # of the last call
 
     def describe(self):
         import importlib.metadata
@@ -65,6 +72,7 @@ class Modules(PythonPeer):
         key = (case, n, heads, d)
         if self.key != key:
             self.job, self.key = self.make(case, n, heads, d), key
+            self.seconds = 0.0
         call, inputs, dout = self.job
         both = options["pass"] == "both"
 
@@ -78,11 +86,12 @@ class Modules(PythonPeer):
             out.backward(dout)
             return out
 
-        once()
+        if self.seconds < 0.2:  # a long call warms itself
+            once()
         start = time.perf_counter()
         for _ in range(inner):
             out = once()
-        seconds = (time.perf_counter() - start) / inner
+        seconds = self.seconds = (time.perf_counter() - start) / inner
         self.last = out.detach().numpy().ravel()
         return {"seconds": seconds}
 
@@ -243,44 +252,89 @@ PEERS = {"torch": Peer(make=TorchAttention), "performer-pytorch": Peer(make=Perf
          "linformer": Peer(make=Linformer), "FLASH-pytorch": Peer(make=Flash)}
 
 
-def one(folder, kind, peer, n, heads=8, d=64, same=False, passes=("forward", "both")):
+# About what a peer takes, ns a token and head: forward, and forward and backward. Softmax and GAU
+# (by its eight heads' worth) grow with the length: at 4096.
+PEER_NS = {"linear": (1300, 4200), "linear-full": (520, 1900), "performer-full": (9800, 21000),
+           "performer": (230000, 0), "softmax": (4900, 17000), "local": (2200, 5500),
+           "lsh": (31000, 66000), "linformer": (4600, 13000), "flash": (5000, 15500),
+           "gau": (107000, 134000), "decode": (0, 0)}
+
+
+def repeats(kind, n, heads, which):
+    """Fewer where the peer takes seconds; None: as many as are asked for."""
+    seconds = 1e-9 * PEER_NS[kind][which == "both"] * n * heads
+    if kind in ("softmax", "gau"):
+        seconds *= n / 4096
+    elif kind.startswith("linear") and n > 4096:
+        seconds *= n / 8192  # their caches are full
+    return 2 if seconds > 2 else 3 if seconds > 0.3 else None
+
+
+def inputs(folder):
     def values():
         return numpy.random.default_rng(1).normal(size=1 << 20).astype(numpy.float32)
 
+    return {"x": cached(folder, "attention-x", values)}
+
+
+def one(folder, kind, peer, n, heads=8, d=64, same=False, passes=("forward", "both")):
     gated = kind in ("gau", "flash", "decode")
     few = "" if heads == 8 else f" {heads} head"
     for which in passes:
         yield Case(
-            name=f"{kind} N={n}{few} {which}" if kind != "decode" else f"decode d={d}",
+            name=f"{kind} N={n}{few} {which}" if kind != "decode" else f"decode d={d}{few}",
             metric="us a token" if kind == "decode" else
             "ns a token" if gated else "ns a token and head",
             run=f"{kind} n={n} heads={heads} d={d} pass={which}",
             work=1e6 if kind == "decode" else 1e9 / (n if gated else n * heads),
             higher=False,
             peers=(peer,) if isinstance(peer, str) else peer,
-            data={"x": cached(folder, "attention-x", values)},
+            data=inputs(folder),
             quality=(lambda out, folder: float(out.astype(numpy.float64).mean())) if same else None,
+            repeats=repeats(kind, n, heads, which),
         )
 
 
+def curve_cases(folder, largest):
+    n = 1024
+    while n <= largest:
+        for kind in ("linear", "linear-full", "performer", "performer-full", "flash"):
+            for which in ("forward", "both"):
+                run = f"n={n} heads=1 d=64 pass={which}"
+                yield Case(name=f"curve {kind} N={n} {which}", metric="ns a token",
+                           run=f"{kind} {run}", work=1e9 / n, higher=False, data=inputs(folder),
+                           repeats=3)
+                yield Case(name=f"curve {kind} N={n} {which} memory", metric="MB",
+                           run=f"memory kind={kind} {run}", higher=False, data=inputs(folder),
+                           slot=0, repeats=1, fresh=True)
+        n *= 4
+
+
 def cases(folder, quick):
-    forward = ("forward",)
+    if os.environ.get("PEERS_CURVE"):
+        yield from curve_cases(folder, int(os.environ["PEERS_CURVE"]))
+        return
+    both, forward = ("forward", "both"), ("forward",)
     for n in (1024,) if quick else (1024, 4096, 16384, 65536):
         for heads in (8, 1):
             yield from one(folder, "linear", "torch", n, heads=heads, same=True)
             yield from one(folder, "linear", "onnxruntime", n, heads=heads, passes=forward)
-        yield from one(folder, "linear-full", "torch", n, same=True)
-        yield from one(folder, "performer-full", "performer-pytorch", n)
+        yield from one(folder, "linear-full", "torch", n, same=True,
+                       passes=both if n <= 16384 else forward)
         if n <= 16384:
-            yield from one(folder, "softmax", "torch", n, same=True)
+            yield from one(folder, "performer-full", "performer-pytorch", n)
+            yield from one(folder, "softmax", "torch", n, same=True,
+                           passes=both if n <= 4096 else forward)
         if n <= 4096:
             yield from one(folder, "performer", "performer-pytorch", n, passes=forward)
     for d in (64, 128):
         yield from one(folder, "decode", "onnxruntime", 1024, d=d, passes=forward)
+    yield from one(folder, "decode", "onnxruntime", 1024, heads=1, passes=forward)
     for n in (1024,) if quick else (1024, 4096, 16384):
         yield from one(folder, "local", "local-attention", n, same=True)
-        yield from one(folder, "lsh", "reformer", n)
+        yield from one(folder, "lsh", "reformer", n, passes=both if n <= 4096 else forward)
         yield from one(folder, "linformer", "linformer", n)
         yield from one(folder, "flash", "FLASH-pytorch", n)
         if n <= 4096:
-            yield from one(folder, "gau", "FLASH-pytorch", n)
+            yield from one(folder, "gau", "FLASH-pytorch", n,
+                           passes=both if n <= 1024 else forward)
