@@ -150,6 +150,17 @@ TEST(Linformer, RefusesCausalAndBadShapes) {
   }
   EXPECT_THROW(call(short_one, e), ShapeError);
   EXPECT_THROW(call(e, other), ShapeError);
+  const std::vector<std::int64_t> long_one = {11}, nobody = {0};
+  EXPECT_THROW(call(e, e, {.lengths = long_one}), ValueError);
+  out.fill(7);
+  call(e, e, {.lengths = nobody});
+  for (const double x : out) EXPECT_EQ(x, 0);
+  const Array three({1, 3, 10, 8});
+  EXPECT_THROW(attention::linformer_attention<double>(a, three, three, e, e, out.view()),
+               ShapeError);
+  Array none({1, 2, 0, 8}), no_dim({1, 2, 10, 0});
+  attention::linformer_attention<double>(none, none, none, e, e, none.view());
+  attention::linformer_attention<double>(no_dim, no_dim, no_dim, e, e, no_dim.view());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace quern::test::lsh {
@@ -186,8 +187,27 @@ TEST(LshAttention, BadInput) {
   EXPECT_THROW(attention::lsh_attention<double>(a, a, rotations, out.view(), {.bucket_size = 0}),
                ValueError);
   EXPECT_THROW(static_cast<void>(attention::lsh_rotations<double>(8, 2, 3, 1)), ValueError);
+  const std::vector<std::int64_t> two = {10, 10}, long_one = {11}, nobody = {0};
+  EXPECT_THROW(attention::lsh_attention<double>(a, a, rotations, out.view(), {.lengths = two}),
+               ShapeError);
+  EXPECT_THROW(attention::lsh_attention<double>(a, a, rotations, out.view(), {.lengths = long_one}),
+               ValueError);
   Array none({1, 2, 0, 8});
   attention::lsh_attention<double>(none, none, rotations, none.view());
+  // Nobody counts, and no channels: zeros, and the mean of what is seen.
+  out.fill(7);
+  attention::lsh_attention<double>(a, a, rotations, out.view(), {.lengths = nobody});
+  for (const double x : out) EXPECT_EQ(x, 0);
+  Array ones({1, 2, 10, 8});
+  ones.fill(1);
+  attention::lsh_attention<double>(Array({1, 2, 10, 0}), ones,
+                                   attention::lsh_rotations<double>(0, 2, 4, 1), out.view());
+  for (const double x : out) EXPECT_NEAR(x, 1, 1e-12);
+  // A number that is none reaches what is near it and no other head.
+  auto odd = attention_normal<double, 4>({1, 2, 10, 8}, 2);
+  odd(0, 1, 4, 3) = std::numeric_limits<double>::quiet_NaN();
+  attention::lsh_attention<double>(odd, ones, rotations, out.view());
+  for (Index i = 0; i < 10; ++i) EXPECT_TRUE(std::isfinite(out(0, 0, i, 0)));
 }
 
 }  // namespace

@@ -209,7 +209,7 @@ TEST(PerformerStabiliserTest, NeitherLeaksNorDependsOnTheFuture) {
     for (auto* a : {&one.q, &one.k, &one.v}) *a = a->slice(2, t, 1);
     attention::linear_attention<float>(one, steps.view().slice(2, t, 1), &state, {}, options);
   }
-  EXPECT_TRUE(std::equal(changed.begin(), changed.end(), steps.begin())) << "decode";
+  expect_attention_near(steps, changed, 2e-6, "decode");  // fades are rounded in another order
 }
 
 TEST(PerformerErrorTest, FallsWithFeaturesAndWarns) {

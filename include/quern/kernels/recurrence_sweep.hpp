@@ -31,7 +31,7 @@ class StepSource {
   virtual void load(Index begin, Index count, Index first, Index channels, T* out,
                     Index stride) const = 0;
   /// The same where they lie, channels side by side and steps `stride` apart; null: nowhere.
-  [[nodiscard]] virtual const T* rows(Index, Index, Index, Index, Index& stride) const {
+  [[nodiscard]] virtual const T* direct(Index, Index, Index, Index, Index& stride) const {
     stride = 0;
     return nullptr;
   }
@@ -66,8 +66,8 @@ class ViewSource final : public StepSource<T> {
         QUERN_DISPATCH(scale<T>(scale_, out, static_cast<std::size_t>(channels), out));
     }
   }
-  [[nodiscard]] const T* rows(Index begin, Index, Index first, Index,
-                              Index& stride) const override {
+  [[nodiscard]] const T* direct(Index begin, Index, Index first, Index,
+                                Index& stride) const override {
     stride = view_.row_stride();
     return scale_ == T{1} && view_.col_stride() == 1 ? view_.row_data(begin) + first : nullptr;
   }
@@ -251,7 +251,7 @@ class SweepRunner {
     Index stride = rows_;
     const T* at = nullptr;
     if (rows_ == sweep_.rows && begin >= 0 && end <= sweep_.length) {
-      at = source.rows(begin, end - begin, 0, rows_, stride);
+      at = source.direct(begin, end - begin, 0, rows_, stride);
     }
     if (at == nullptr) {
       load_rows(source, begin, end, 0, sweep_.rows, natural_, rows_);
@@ -272,7 +272,7 @@ class SweepRunner {
     Index stride = 0;
     const bool inside = begin >= 0 && end <= sweep_.length && sweep_.lanes == stride_;
     values_at_ =
-        inside ? sweep_.values->rows(begin, steps, sweep_.first_lane, stride_, stride) : nullptr;
+        inside ? sweep_.values->direct(begin, steps, sweep_.first_lane, stride_, stride) : nullptr;
     if (values_at_ != nullptr && stride == stride_) return;
     load_rows(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, values_, stride_);
     values_at_ = values_;

@@ -47,6 +47,25 @@ struct HeadState {
   T* log_scale = nullptr;
 };
 
+/// Runs a sweep over value channels [first, first + count) from a state, which it moves on. The
+/// normaliser is the sweep's own or the column after the values.
+template <class T>
+void run_from_state(kernels::SweepRunner<T>& runner, const HeadState<T>& state, Index first,
+                    Index count, bool normalise, bool own) {
+  T* const sums = runner.state();
+  T* const normaliser = own ? runner.normaliser() : sums + count;
+  const Index m = state.sums.rows(), stride = runner.stride(), step = own ? Index{1} : stride;
+  for (Index r = 0; r < m; ++r) {
+    for (Index c = 0; c < count; ++c) sums[r * stride + c] = state.sums(r, first + c);
+    if (normalise) normaliser[r * step] = state.normaliser_before[r];
+  }
+  runner.run();
+  for (Index r = 0; r < m; ++r) {
+    for (Index c = 0; c < count; ++c) state.sums(r, first + c) = sums[r * stride + c];
+    if (normalise && first == 0) state.normaliser[r] = normaliser[r * step];
+  }
+}
+
 /// Outputs of value channels [first, first + count) of all queries that have a place on the
 /// timeline; others are 0. `normalisers` (queries) may be null.
 template <class T>
@@ -113,18 +132,7 @@ void linear_causal(simd::Level level, const LinearHead<T>& head, Index first, In
   kernels::SweepRunner<T> runner(level, sweep);
   if (sweep.normaliser) sink.totals = runner.totals();
   if (state.sums.is_null()) return runner.run();
-  T* const normaliser = sweep.normaliser ? runner.normaliser() : runner.state() + count;
-  const Index step = sweep.normaliser ? Index{1} : runner.stride();
-  T* const sums = runner.state();
-  for (Index r = 0; r < m; ++r) {
-    for (Index c = 0; c < count; ++c) sums[r * runner.stride() + c] = state.sums(r, first + c);
-    if (head.normalise) normaliser[r * step] = state.normaliser_before[r];
-  }
-  runner.run();
-  for (Index r = 0; r < m; ++r) {
-    for (Index c = 0; c < count; ++c) state.sums(r, first + c) = sums[r * runner.stride() + c];
-    if (head.normalise && first == 0) state.normaliser[r] = normaliser[r * step];
-  }
+  run_from_state(runner, state, first, count, head.normalise, sweep.normaliser);
   if (state.log_scale != nullptr && scaled != nullptr) *state.log_scale = scaled->last;
 }
 

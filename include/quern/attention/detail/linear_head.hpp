@@ -45,8 +45,8 @@ class TimelineRows final : public kernels::StepSource<T> {
       if (ones_ && width < channels) out[width] = T{1};
     }
   }
-  [[nodiscard]] const T* rows(Index begin, Index count, Index first, Index channels,
-                              Index& stride) const override {
+  [[nodiscard]] const T* direct(Index begin, Index count, Index first, Index channels,
+                                Index& stride) const override {
     const Index row = begin - shift_;
     const bool inside = row >= 0 && row + count <= x_.rows() && first + channels <= x_.cols();
     stride = x_.row_stride();
