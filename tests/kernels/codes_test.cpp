@@ -104,6 +104,22 @@ TYPED_TEST(CodeKernels, CombinationsUnitRowsAndDistancesInDouble) {
         length += static_cast<double>(unit_row[i]) * static_cast<double>(unit_row[i]);
       }
       ASSERT_NEAR(length, 1, 40 * this->unit);
+      std::vector<T> gradient = y, zeros(n, T(0));
+      QUERN_DISPATCH(
+          unit_rows_gradient<T>(x.data(), step, std::size_t{1}, n, gradient.data(), step));
+      double along = 0, squares = 0;
+      for (std::size_t i = 0; i < n; ++i) {
+        along += static_cast<double>(unit_row[i]) * static_cast<double>(y[i]);
+        squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+      }
+      for (std::size_t i = 0; i < n; ++i) {
+        const double want = (static_cast<double>(y[i]) - static_cast<double>(unit_row[i]) * along) /
+                            std::sqrt(squares);
+        ASSERT_NEAR(gradient[i], want, 100 * this->unit * (1 + std::fabs(want)));
+      }
+      QUERN_DISPATCH(
+          unit_rows_gradient<T>(zeros.data(), step, std::size_t{1}, n, gradient.data(), step));
+      ASSERT_TRUE(gradient == zeros);
       std::vector<T> table = y;
       table.insert(table.end(), x.begin(), x.end());
       table.insert(table.end(), x.begin(), x.end());

@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <set>
 #include <utility>
@@ -119,17 +120,103 @@ TEST(VqLayers, DeadCodesOfALayerComeBack) {
   EXPECT_EQ(used.size(), 6U);
 }
 
-TEST(VqLayers, ScalarQuantizer) {
-  vq::ScalarQuantizer<double> layer({.levels = {5, 4}});
-  EXPECT_EQ(layer.codes(), 20);
-  const auto x = tensor_of(normal_matrix<double>(8, 2, 7), {4, 2, 2});
+// The surrogate: <dout, u + sg(q - u)> + weight loss(u, q) with u = x / |x|, q = c / |c| and codes
+// held; its derivatives by finite differences.
+TEST(VqLayers, CosineOfTheReferenceAndItsGradient) {
+  const auto x = vq_matrix<double>("x"), book = vq_matrix<double>("codebook");
+  const Index n = x.extent(0), k = book.extent(0);
+  vq::VectorQuantizerOptions options;
+  options.codes = k;
+  options.dim = 16;
+  options.learning = CodebookLearning::gradient;
+  options.nearest.metric = vq::Distance::cosine;
+  Quantizer layer(options);
+  const auto codebook = nn::parameters_of<double>(layer)[0].values;
+  std::copy(book.begin(), book.end(), codebook.begin());
+  auto in = tensor_of(x, {n, 16});
   nn::Cache<double> cache;
-  nn::Tensor<double> out(x.shape()), back(x.shape()), din(x.shape());
-  layer.forward(x.view(), out.view(), cache, nn::Mode::training);
-  layer.decode(vq::QuantizerLayer<double>::codes_of(cache), back.view().rows());
-  EXPECT_TRUE(std::equal(out.span().begin(), out.span().end(), back.span().begin()));
-  layer.backward(out.view(), din.view(), cache, {});
-  EXPECT_THROW((void)layer.output_shape({4, 3}), ShapeError);
+  nn::Tensor<double> out(in.shape()), din(in.shape());
+  layer.forward(in.view(), out.view(), cache, nn::Mode::training);
+  const std::vector<std::int64_t> codes(Quantizer::codes_of(cache).begin(),
+                                        Quantizer::codes_of(cache).end());
+  EXPECT_EQ(codes, vq_codes("cosine_idx"));
+  NdArray<double, 2> got({n, 16}), again({n, 16});
+  std::copy(out.span().begin(), out.span().end(), got.begin());
+  expect_close(got, vq_matrix<double>("cosine_out"));
+  layer.decode(codes, again.view());
+  expect_close(again, got, 1e-15);
+  const auto dout = normal_matrix<double>(n, 16, 8);
+  nn::Gradients<double> gradients(nn::parameters_of<double>(layer));
+  layer.backward(tensor_of(dout, {n, 16}).view(), din.view(), cache, gradients);
+  const auto unit = [](const double* v) {
+    std::vector<double> u(v, v + 16);
+    double square = 0;
+    for (const double value : u) square += value * value;
+    for (double& value : u) value /= std::sqrt(square);
+    return u;
+  };
+  const auto start = [&](Index i) { return unit(x.data() + i * 16); };
+  const double each = 1 / static_cast<double>(n * 16);
+  const auto row_value = [&](Index i, const std::vector<double>& c0) {
+    const auto u = unit(in.data() + i * 16), u0 = start(i);
+    const auto c = unit(codebook.data() + codes[static_cast<std::size_t>(i)] * 16);
+    double sum = 0;
+    for (std::size_t j = 0; j < 16; ++j) {
+      sum += dout(i, static_cast<Index>(j)) * u[j];
+      sum += each * (0.25 * (u[j] - c0[j]) * (u[j] - c0[j]) + (u0[j] - c[j]) * (u0[j] - c[j]));
+    }
+    return sum;
+  };
+  for (const Index i : {Index{0}, n / 2, n - 1}) {
+    const auto code = codes[static_cast<std::size_t>(i)];
+    const auto c0 = unit(codebook.data() + code * 16);
+    for (Index j = 0; j < 16; ++j) {
+      double& value = in[i * 16 + j];
+      const double before = value;
+      value = before + 1e-6;
+      const double above = row_value(i, c0);
+      value = before - 1e-6;
+      const double below = row_value(i, c0);
+      value = before;
+      ASSERT_NEAR(din[i * 16 + j], (above - below) / 2e-6, 1e-8);
+      double& weight = codebook[code * 16 + j];
+      const double had = weight;
+      double apart = 0;
+      for (const double step : {1e-6, -1e-6}) {
+        weight = had + step;
+        for (Index r = 0; r < n; ++r) {
+          if (codes[static_cast<std::size_t>(r)] == code) apart += row_value(r, c0) / (2 * step);
+        }
+      }
+      weight = had;
+      ASSERT_NEAR(gradients[0][static_cast<std::size_t>(code * 16 + j)], apart, 1e-7);
+    }
+  }
+}
+
+TEST(VqLayers, CosineAveragesKeepLengthOne) {
+  const auto rows = normal_matrix<double>(60, 3, 5, 1);
+  const auto x = tensor_of(rows, {60, 3});
+  auto options = options_of(CodebookLearning::ema, false);
+  options.nearest.metric = vq::Distance::cosine;
+  Quantizer layer(options);
+  layer.fit_codebook(rows.view(), 1);
+  nn::Cache<double> cache;
+  nn::Tensor<double> out({60, 3});
+  double last = 0, first = 0;
+  for (int step = 0; step < 40; ++step) {
+    layer.forward(x.view(), out.view(), cache, nn::Mode::training);
+    last = Quantizer::loss_of(cache);
+    if (step == 0) first = last;
+    nn::Cache<double>* const shards[] = {&cache};
+    layer.update(shards);
+    for (Index k = 0; k < 6; ++k) {
+      double length = 0;
+      for (Index j = 0; j < 3; ++j) length += layer.codebook()(k, j) * layer.codebook()(k, j);
+      ASSERT_NEAR(length, 1, 1e-12);
+    }
+  }
+  EXPECT_LE(last, first + 1e-12);
   EXPECT_THROW(Quantizer(vq::VectorQuantizerOptions{.codes = 0}), ValueError);
   EXPECT_THROW((void)Quantizer().output_shape({2, 3}), ShapeError);
 }

@@ -221,6 +221,24 @@ void unit_rows(const T* x, std::ptrdiff_t x_stride, std::size_t rows, std::size_
   }
 }
 
+/// Through the division by their length: each row of \p gradient becomes (g - u (u.g)) / |x|, u =
+/// x / |x|; zero where |x| is below 1e-12.
+template <class T>
+void unit_rows_gradient(const T* x, std::ptrdiff_t x_stride, std::size_t rows, std::size_t cols,
+                        T* gradient, std::ptrdiff_t gradient_stride) {
+  const hn::CappedTag<double, 1> d;
+  for (std::size_t i = 0; i < rows; ++i, x += x_stride, gradient += gradient_stride) {
+    const double length = hn::GetLane(hn::Sqrt(hn::Set(d, squared_norm(x, cols))));
+    if (length < 1e-12) {
+      for (std::size_t j = 0; j < cols; ++j) gradient[j] = T(0);
+      continue;
+    }
+    const double along = dot(x, gradient, cols) / (length * length * length);
+    three_terms(static_cast<T>(1 / length), gradient, static_cast<T>(-along), x, T(0), x, cols,
+                gradient);
+  }
+}
+
 /// Where in a table of \p codes rows the one nearest to \p x is, all in double; the lowest of
 /// equals.
 template <class T>
@@ -282,6 +300,7 @@ struct TileEpilogue<StoreArgMinTwo<T>> {
   using Best = TileEpilogue<StoreArgMin<T>>;
 
   static constexpr bool kInRegisters = true;
+  static constexpr bool kByRows = false;
 
   TileEpilogue(const StoreArgMinTwo<T>& e, const GemmTask<T>& task)
       : e_(e), best_(e.best, task), begin_(task.row_begin), end_(task.row_end) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Quantisation as layers of networks: QuantizerLayer, which is what models ask for, and the two
-/// kinds VectorQuantizer (a learned codebook) and ScalarQuantizer (FSQ, no codebook).
+/// The layer with one learned codebook: by averages or by gradients, Euclidean or by the cosine,
+/// straight through or with the rotation trick.
 
 #ifndef QUERN_VQ_VECTOR_QUANTIZER_HPP
 #define QUERN_VQ_VECTOR_QUANTIZER_HPP
@@ -12,13 +12,14 @@
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/random.hpp"
+#include "quern/kernels/kernels.hpp"
 #include "quern/nn/layer.hpp"
 #include "quern/vq/code_sums.hpp"
 #include "quern/vq/ema.hpp"
-#include "quern/vq/fsq.hpp"
 #include "quern/vq/kmeans.hpp"
 #include "quern/vq/loss.hpp"
 #include "quern/vq/nearest.hpp"
+#include "quern/vq/quantizer_layer.hpp"
 #include "quern/vq/straight_through.hpp"
 
 #include <algorithm>
@@ -35,45 +36,6 @@
 QUERN_NAMESPACE_BEGIN
 namespace vq {
 
-/// A layer that replaces the numbers along its last dimension by a code. Its own loss is no output:
-/// backward adds that loss's gradient, times weight(), to the input's.
-template <class T>
-class QuantizerLayer : public nn::Layer<T> {
- public:
-  /// How many codes there are, and how many numbers one stands for.
-  [[nodiscard]] virtual std::int64_t codes() const = 0;
-  [[nodiscard]] virtual Index dim() const = 0;
-  /// What codes stand for, as rows of dim() numbers.
-  virtual void decode(std::span<const std::int64_t> codes, MatrixView<T> out) const = 0;
-
-  /// The codes of the last forward with this cache, one a row.
-  [[nodiscard]] static std::span<const std::int64_t> codes_of(nn::Cache<T>& cache) {
-    return cache.integers(0);
-  }
-  /// That forward's own loss (not weighted).
-  [[nodiscard]] static double loss_of(nn::Cache<T>& cache) {
-    return cache.template saved<Saved>().loss;
-  }
-  /// What the own loss counts in backward: 1, or a shard's share of its batch.
-  static void set_weight(nn::Cache<T>& cache, double weight) {
-    cache.template saved<Saved>().weight = weight;
-  }
-
-  [[nodiscard]] nn::Extents output_shape(const nn::Extents& in) const override {
-    if (in.empty() || in.back() != dim()) {
-      throw ShapeError(error_text(this->type(), "in", "last extent " + std::to_string(dim()),
-                                  nn::shape_text(in)));
-    }
-    return in;
-  }
-
- protected:
-  struct Saved {
-    double loss = 0;
-    double weight = 1;
-  };
-};
-
 enum class CodebookLearning {
   ema,      ///< averages of the rows that have a code: no gradient, no optimiser
   gradient  ///< the codebook loss, by whatever optimiser trains the network
@@ -88,11 +50,16 @@ struct VectorQuantizerOptions {
   bool rotation = false;  ///< the rotation trick instead of straight through
   /// EMA: codes whose average count falls below this move to rows of the batch; 0: never.
   double dead_below = 0.01;
-  NearestOptions nearest = {};
+  NearestOptions nearest = {};  ///< metric cosine: see VectorQuantizer
 };
 
 /// Rows along the last dimension become their nearest code. (…, d) -> (…, d): channels last. With
 /// EMA the codebook is a buffer that update() moves once a step, from all shards in order.
+///
+/// With the cosine, rows and codes count with length 1: the output is the code of length 1, losses
+/// and averages are those of the rows of length 1 (as in vector-quantize-pytorch's
+/// use_cosine_sim), averaged codes are brought back to length 1, and gradients go through the
+/// division by the length. A row of zeros has no direction: its gradient is zero.
 template <class T>
 class VectorQuantizer final : public QuantizerLayer<T> {
  public:
@@ -100,9 +67,6 @@ class VectorQuantizer final : public QuantizerLayer<T> {
   explicit VectorQuantizer(const VectorQuantizerOptions& options = {}) : options_(options) {
     if (options.codes < 1) throw ValueError(error_text(type(), "codes", ">= 1", options.codes));
     if (options.dim < 1) throw ValueError(error_text(type(), "dim", ">= 1", options.dim));
-    if (options.nearest.metric != Distance::euclidean) {
-      throw ValueError(error_text(type(), "nearest.metric", "euclidean", "cosine"));
-    }
     codebook_.resize({options.codes, options.dim});
     sums_.resize({options.codes, options.dim});
     sizes_.resize({options.codes});
@@ -115,16 +79,28 @@ class VectorQuantizer final : public QuantizerLayer<T> {
   [[nodiscard]] std::int64_t codes() const override { return options_.codes; }
   [[nodiscard]] Index dim() const override { return options_.dim; }
   void decode(std::span<const std::int64_t> codes, MatrixView<T> out) const override {
-    lookup_codes<T>(codebook(), codes, out);
+    lookup_codes<T>(cosine() ? unit_codes().view() : codebook(), codes, out);
   }
 
   /// Codes from data: k-means++ and a few of Lloyd's rounds. ValueError where \p rows has fewer
   /// different rows than there are codes.
-  void fit_codebook(MatrixView<const T> rows, std::uint64_t seed = 0, int iterations = 5) {
-    kmeans_plus_plus<T>(rows, codebook_.view().rows(), seed, options_.nearest.threads);
-    lloyd<T>(rows, codebook_.view().rows(),
-             {.iterations = iterations, .nearest = options_.nearest});
+  void fit_codebook(MatrixView<const T> rows, std::uint64_t seed, int iterations) {
+    NdArray<T, 2> unit;
+    if (cosine()) {
+      unit = NdArray<T, 2>(rows);
+      to_unit_rows(unit.view());
+      rows = unit.view();
+    }
+    NearestOptions nearest = options_.nearest;
+    nearest.metric = Distance::euclidean;
+    kmeans_plus_plus<T>(rows, codebook_.view().rows(), seed, nearest.threads);
+    lloyd<T>(rows, codebook_.view().rows(), {.iterations = iterations, .nearest = nearest});
+    if (cosine()) to_unit_rows(codebook_.view().rows());
     start_averages();
+  }
+  [[nodiscard]] bool starts_from_data() const override { return true; }
+  void fit_codebook(MatrixView<const T> rows, std::uint64_t seed = 0) override {
+    fit_codebook(rows, seed, 5);
   }
 
   [[nodiscard]] std::string_view type() const override { return "quern::vq::VectorQuantizer"; }
@@ -144,6 +120,7 @@ class VectorQuantizer final : public QuantizerLayer<T> {
     Philox random(seed, prefix + "codebook");
     const T bound = T(1) / static_cast<T>(options_.codes);
     for (T& value : codebook_.span()) value = random.uniform<T>(-bound, bound);
+    if (cosine()) to_unit_rows(codebook_.view().rows());
     start_averages();
   }
   void update(std::span<nn::Cache<T>* const> shards) override {
@@ -156,13 +133,13 @@ class VectorQuantizer final : public QuantizerLayer<T> {
     NdArray<T, 2> total({options_.codes, options_.dim}), part(total.extents());
     for (nn::Cache<T>* const shard : shards) {
       const RowsByCode by_code(this->codes_of(*shard), options_.codes);
-      sum_by_code<T>(shard->input.rows(), by_code, part.view(), options_.nearest.threads);
+      sum_by_code<T>(rows_of(*shard), by_code, part.view(), options_.nearest.threads);
       for (std::size_t c = 0; c < k; ++c) counts[c] += by_code.count(static_cast<Index>(c));
       for (Index i = 0; i < total.size(); ++i) total.data()[i] += part.data()[i];
     }
     book.update_from(counts, total.view());
     if (options_.dead_below > 0) {
-      restart_dead_codes<T>(book, shards.front()->input.rows(), options_.dead_below,
+      restart_dead_codes<T>(book, rows_of(*shards.front()), options_.dead_below,
                             shards.front()->context.seed, static_cast<std::uint64_t>(book.steps()));
     }
     keep(book);
@@ -179,22 +156,25 @@ class VectorQuantizer final : public QuantizerLayer<T> {
  protected:
   void compute(nn::TensorView<const T> in, nn::TensorView<T> out,
                nn::Cache<T>& cache) const override {
-    const MatrixView<const T> x = in.rows();
+    if (cosine()) {
+      cache.tensor(1).assign(in);
+      to_unit_rows(cache.tensor(1).view().rows());
+    }
+    const MatrixView<const T> x = rows_of(cache);
     auto& codes = cache.integers(0);
     codes.resize(static_cast<std::size_t>(x.rows()));
     NearestOptions nearest = options_.nearest;
     nearest.threads = cache.context.threads;
-    CodeSearch<T>(codebook(), nearest).find(x, codes);
-    lookup_codes<T>(codebook(), codes, out.rows(), nearest.threads);
-    cache.template saved<typename QuantizerLayer<T>::Saved>().loss =
-        vq_loss<T>(x, out.rows(), loss_options(cache)).total;
+    const CodeSearch<T> search(codebook(), nearest);
+    search.find(x, codes);
+    lookup_codes<T>(search.table(), codes, out.rows(), nearest.threads);
+    this->saved(cache).loss = vq_loss<T>(x, out.rows(), loss_options(cache)).total;
     if (cache.keep()) cache.tensor(0).assign(out);
   }
   void differentiate(nn::TensorView<const T> dout, nn::TensorView<T> din, nn::Cache<T>& cache,
                      nn::GradientsView<T> gradients) const override {
-    const MatrixView<const T> x = cache.input.rows(),
-                              q = std::as_const(cache.tensor(0)).view().rows();
-    const double weight = cache.template saved<typename QuantizerLayer<T>::Saved>().weight;
+    const MatrixView<const T> x = rows_of(cache), q = std::as_const(cache.tensor(0)).view().rows();
+    const double weight = this->saved(cache).weight;
     MatrixView<T> dx, dcodebook;
     MatrixView<const T> above = dout.rows();
     if (!din.null()) {
@@ -204,10 +184,20 @@ class VectorQuantizer final : public QuantizerLayer<T> {
         above = dx;
       }
     }
-    if (options_.learning == CodebookLearning::gradient && !gradients.null()) {
+    NdArray<T, 2> dunit;
+    const bool learned = options_.learning == CodebookLearning::gradient && !gradients.null();
+    if (learned && cosine()) {
+      dunit.resize({options_.codes, options_.dim});
+      dcodebook = dunit.view();
+    } else if (learned) {
       dcodebook = MatrixView<T>(gradients[0].data(), {options_.codes, options_.dim});
     }
     vq_loss_vjp<T>(x, q, this->codes_of(cache), above, weight, dx, dcodebook, loss_options(cache));
+    if (!cosine()) return;
+    if (!dx.is_null()) through_length(cache.input.rows(), dx);
+    if (!learned) return;
+    through_length(codebook(), dcodebook);
+    QUERN_DISPATCH(axpy<T>(T(1), dunit.data(), gradients[0].size(), gradients[0].data()));
   }
 
  private:
@@ -216,6 +206,27 @@ class VectorQuantizer final : public QuantizerLayer<T> {
     return {.beta = options_.beta,
             .codebook_weight = learned ? 1.0 : 0.0,
             .threads = cache.context.threads};
+  }
+  [[nodiscard]] bool cosine() const { return options_.nearest.metric == Distance::cosine; }
+  /// What is quantised: the input's rows, or those of length 1.
+  [[nodiscard]] MatrixView<const T> rows_of(nn::Cache<T>& cache) const {
+    return cosine() ? std::as_const(cache.tensor(1)).view().rows() : cache.input.rows();
+  }
+  static void to_unit_rows(MatrixView<T> rows) {
+    QUERN_DISPATCH(
+        unit_rows<T>(rows.data(), rows.row_stride(), static_cast<std::size_t>(rows.rows()),
+                     static_cast<std::size_t>(rows.cols()), rows.data(), rows.row_stride()));
+  }
+  /// Gradients of rows from those of the rows of length 1, in place.
+  static void through_length(MatrixView<const T> x, MatrixView<T> gradient) {
+    QUERN_DISPATCH(unit_rows_gradient<T>(
+        x.data(), x.row_stride(), static_cast<std::size_t>(x.rows()),
+        static_cast<std::size_t>(x.cols()), gradient.data(), gradient.row_stride()));
+  }
+  [[nodiscard]] NdArray<T, 2> unit_codes() const {
+    NdArray<T, 2> unit(codebook());
+    to_unit_rows(unit.view());
+    return unit;
   }
   void start_averages() {
     const bool plain = options_.ema.convention == EmaConvention::plain;
@@ -227,6 +238,7 @@ class VectorQuantizer final : public QuantizerLayer<T> {
   void keep(const EmaCodebook<T>& book) {
     const MatrixView<const T> codes = book.codebook(), sums = book.cluster_sums();
     std::copy_n(codes.data(), codes.size(), codebook_.data());
+    if (cosine()) to_unit_rows(codebook_.view().rows());
     std::copy_n(sums.data(), sums.size(), sums_.data());
     std::copy(book.cluster_sizes().begin(), book.cluster_sizes().end(), sizes_.data());
     steps_[0] = static_cast<T>(book.steps());
@@ -234,38 +246,6 @@ class VectorQuantizer final : public QuantizerLayer<T> {
 
   VectorQuantizerOptions options_;
   nn::Tensor<T> codebook_, sums_, sizes_, steps_;
-};
-
-/// Finite scalar quantisation of the last dimension's numbers, straight through; see fsq.hpp.
-template <class T>
-class ScalarQuantizer final : public QuantizerLayer<T> {
- public:
-  explicit ScalarQuantizer(FsqOptions options = {}) : fsq_(std::move(options)) {}
-
-  [[nodiscard]] std::int64_t codes() const override { return fsq_.codes(); }
-  [[nodiscard]] Index dim() const override { return fsq_.cols(); }
-  void decode(std::span<const std::int64_t> codes, MatrixView<T> out) const override {
-    fsq_.decode(codes, out);
-  }
-  [[nodiscard]] std::string_view type() const override { return "quern::vq::ScalarQuantizer"; }
-  [[nodiscard]] std::unique_ptr<nn::Layer<T>> clone() const override {
-    return std::make_unique<ScalarQuantizer>(*this);
-  }
-
- protected:
-  void compute(nn::TensorView<const T> in, nn::TensorView<T> out,
-               nn::Cache<T>& cache) const override {
-    auto& codes = cache.integers(0);
-    codes.resize(static_cast<std::size_t>(in.rows().rows()));
-    fsq_.quantize(in.rows(), out.rows(), codes);
-  }
-  void differentiate(nn::TensorView<const T> dout, nn::TensorView<T> din, nn::Cache<T>& cache,
-                     nn::GradientsView<T> /*gradients*/) const override {
-    if (!din.null()) fsq_.quantize_vjp(cache.input.rows(), dout.rows(), din.rows());
-  }
-
- private:
-  FiniteScalarQuantizer<T> fsq_;
 };
 
 }  // namespace vq

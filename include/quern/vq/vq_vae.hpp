@@ -23,6 +23,8 @@
 #include "quern/nn/sequential.hpp"
 #include "quern/nn/shuffle.hpp"
 #include "quern/nn/upsample.hpp"
+#include "quern/vq/code_layers.hpp"
+#include "quern/vq/quantizer_layer.hpp"
 #include "quern/vq/usage.hpp"
 #include "quern/vq/vector_quantizer.hpp"
 
@@ -74,26 +76,26 @@ template <class T>
 class VqVae final : public nn::Layer<T> {
  public:
   /// ValueError for options that do not go together.
-  explicit VqVae(VqVaeOptions options = {}) : options_(std::move(options)) {
+  explicit VqVae(VqVaeOptions options = {}) : VqVae(options, made_quantizer(options)) {
+    VqVae::initialize(0);
+  }
+  /// The same with any quantiser (or none: null), whatever options.quantization says, as it is: its
+  /// dim() is the latent's.
+  VqVae(VqVaeOptions options, std::unique_ptr<QuantizerLayer<T>> quantizer)
+      : options_(std::move(options)), quantizer_(std::move(quantizer)) {
     if (options_.channels < 1 || options_.widths.empty()) {
       throw ValueError(
           error_text(type(), "channels, widths", "at least one of each", options_.channels));
     }
-    Index dim = options_.codebook.dim;
-    if (options_.quantization == Quantization::codebook) {
-      quantizer_ = std::make_unique<VectorQuantizer<T>>(options_.codebook);
-    } else if (options_.quantization == Quantization::scalar) {
-      quantizer_ = std::make_unique<ScalarQuantizer<T>>(options_.scalar);
-      dim = quantizer_->dim();
-    }
-    dim_ = dim;
+    dim_ = quantizer_ ? quantizer_->dim() : options_.codebook.dim;
     if (options_.plain) {
       options_.residual_blocks = 0;
-      options_.widths.back() = dim;
+      options_.widths.back() = dim_;
     }
     make_encoder();
     make_decoder();
-    VqVae::initialize(0);
+    encoder_.initialize(0, "encoder.");
+    decoder_.initialize(0, "decoder.");
   }
 
   [[nodiscard]] const VqVaeOptions& options() const noexcept { return options_; }
@@ -117,7 +119,8 @@ class VqVae final : public nn::Layer<T> {
     in_batches(images, z.view(), encoder_, threads);
     return z;
   }
-  /// Codes of images, N h w of them in raster order. ValueError without a quantiser.
+  /// Codes of images, N h w of them in raster order (quantizer()->codes_each() times that, those of
+  /// a place together). ValueError without a quantiser.
   [[nodiscard]] std::vector<std::int64_t> encode(nn::TensorView<const T> images,
                                                  int threads = 0) const {
     expect_quantizer("quern::vq::VqVae::encode");
@@ -135,14 +138,14 @@ class VqVae final : public nn::Layer<T> {
     constexpr const char* function = "quern::vq::VqVae::decode";
     expect_quantizer(function);
     expect_in_range(function, "h, w", (std::min)(h, w), Index{1}, Index{1} << 30);
-    const Index count = static_cast<Index>(codes.size());
-    if (count % (h * w) != 0) {
+    const Index count = static_cast<Index>(codes.size()), each = h * w * quantizer_->codes_each();
+    if (count % each != 0) {
       throw ShapeError(
-          error_text(function, "codes", "whole grids of " + std::to_string(h * w), count));
+          error_text(function, "codes", "whole grids of " + std::to_string(each), count));
     }
-    nn::Tensor<T> q({count / (h * w), h, w, dim_});
+    nn::Tensor<T> q({count / each, h, w, dim_});
     quantizer_->decode(codes, q.view().rows());
-    nn::Tensor<T> images({count / (h * w), h * stride(), w * stride(), options_.channels});
+    nn::Tensor<T> images({count / each, h * stride(), w * stride(), options_.channels});
     in_batches(q.view(), images.view(), decoder_, threads);
     return images;
   }
@@ -183,12 +186,13 @@ class VqVae final : public nn::Layer<T> {
     quantizer_->update(own);
   }
   [[nodiscard]] std::unique_ptr<nn::Layer<T>> clone() const override {
-    auto copy = std::make_unique<VqVae>(options_);
+    std::unique_ptr<QuantizerLayer<T>> quantizer;
+    if (quantizer_) {
+      quantizer.reset(static_cast<QuantizerLayer<T>*>(quantizer_->clone().release()));
+    }
+    auto copy = std::make_unique<VqVae>(options_, std::move(quantizer));
     copy->encoder_ = encoder_;
     copy->decoder_ = decoder_;
-    if (quantizer_) {
-      copy->quantizer_.reset(static_cast<QuantizerLayer<T>*>(quantizer_->clone().release()));
-    }
     return copy;
   }
 
@@ -230,6 +234,15 @@ class VqVae final : public nn::Layer<T> {
  private:
   static constexpr Index batch_rows = 128;
 
+  static std::unique_ptr<QuantizerLayer<T>> made_quantizer(const VqVaeOptions& options) {
+    if (options.quantization == Quantization::codebook) {
+      return std::make_unique<VectorQuantizer<T>>(options.codebook);
+    }
+    if (options.quantization == Quantization::scalar) {
+      return std::make_unique<ScalarQuantizer<T>>(options.scalar);
+    }
+    return nullptr;
+  }
   void check_images(const nn::Extents& in) const {
     if (in.size() == 4 && in[3] == options_.channels && in[1] % stride() == 0 &&
         in[2] % stride() == 0 && in[1] > 0 && in[2] > 0) {
@@ -327,9 +340,9 @@ class VqVae final : public nn::Layer<T> {
   }
 
   VqVaeOptions options_;
+  std::unique_ptr<QuantizerLayer<T>> quantizer_;
   Index dim_ = 0;
   nn::Sequential<T> encoder_, decoder_;
-  std::unique_ptr<QuantizerLayer<T>> quantizer_;
   std::size_t encoder_parameters_ = 0, quantizer_parameters_ = 0, decoder_parameters_ = 0;
   double perplexity_ = 0;
 };
