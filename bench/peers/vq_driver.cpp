@@ -125,7 +125,7 @@ class VqDriver : public peers::Driver {
   }
 
   peers::Reply sample() {
-    const vq::PixelCnn<float> model({.layers = 8});
+    const vq::PixelCnn<float> model({.layers = 8, .stacks = 1});
     const vq::PixelCnnSampler<float> sampler(model);
     const std::vector<std::int64_t> classes(64, 0);
     quern::NdArray<std::int64_t, 2> codes({64, 49});

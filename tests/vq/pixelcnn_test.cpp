@@ -34,6 +34,7 @@ TEST(VqPixelCnn, TheReferenceOfTorch) {
                              .layers = 1,
                              .first_kernel = 3,
                              .first_width = 3,
+                             .stacks = 1,
                              .bias = false});
   const auto fill = [](nn::TensorView<float> weight, const std::string& name) {
     const auto values = numbers_of(name);
@@ -73,14 +74,15 @@ TEST(VqPixelCnn, TheReferenceOfTorch) {
   }
 }
 
-vq::PixelCnn<double> made_model(Index classes) {
+vq::PixelCnn<double> made_model(Index classes, Index stacks = 2) {
   vq::PixelCnn<double> model({.codes = 5,
                               .height = 3,
                               .width = 4,
                               .classes = classes,
                               .channels = 4,
                               .layers = 2,
-                              .first_kernel = 5});
+                              .first_kernel = 5,
+                              .stacks = stacks});
   model.initialize(3);
   return model;
 }
@@ -93,8 +95,11 @@ nn::Tensor<double> made_input(const vq::PixelCnn<double>& model, std::uint64_t s
   return vq::pixelcnn_inputs<double>("test", model, codes, classes);
 }
 
-TEST(VqPixelCnn, GradientsByFiniteDifferences) {
-  auto model = made_model(3);
+class VqPixelCnnStacks : public testing::TestWithParam<Index> {};
+INSTANTIATE_TEST_SUITE_P(All, VqPixelCnnStacks, testing::Values(Index{1}, Index{2}));
+
+TEST_P(VqPixelCnnStacks, GradientsByFiniteDifferences) {
+  auto model = made_model(3, GetParam());
   const nn::Tensor<double> in = made_input(model, 1);
   const nn::Tensor<double> weights = random_tensor<double>(model.output_shape(in.shape()), 2);
   nn::Cache<double> cache;
@@ -109,10 +114,13 @@ TEST(VqPixelCnn, GradientsByFiniteDifferences) {
                        [&] { return weighted_output(model, in, weights, context); });
   }
   check_threads(model, in);
+  const auto copy = model.clone();
+  const auto again = nn::apply(*copy, in.view());
+  EXPECT_TRUE(std::equal(again.span().begin(), again.span().end(), out.span().begin()));
 }
 
-TEST(VqPixelCnn, NothingOfWhatComesLater) {
-  const auto model = made_model(0);
+TEST_P(VqPixelCnnStacks, NothingOfWhatComesLater) {
+  const auto model = made_model(0, GetParam());
   const nn::Tensor<double> in = made_input(model, 1);
   const auto before = nn::apply(model, in.view());
   for (Index p = 0; p < 12; ++p) {
@@ -131,9 +139,28 @@ TEST(VqPixelCnn, NothingOfWhatComesLater) {
   }
 }
 
-TEST(VqPixelCnn, CachedSamplingIsSamplingFromTheWholeNetwork) {
+// With small kernels: one stack of these would not see past its kernels' right edges.
+TEST(VqPixelCnn, TwoStacksSeeEverythingBefore) {
+  vq::PixelCnn<double> model(
+      {.codes = 3, .height = 4, .width = 5, .channels = 4, .layers = 4, .first_kernel = 3});
+  model.initialize(5);
+  nn::Tensor<double> in({1, 20});
+  const auto before = nn::apply(model, in.view());
+  for (Index p = 0; p < 19; ++p) {
+    nn::Tensor<double> changed = in.clone();
+    changed[p] = 2;
+    const auto after = nn::apply(model, changed.view());
+    for (Index q = 0; q < 20; ++q) {
+      const bool same =
+          std::equal(before.data() + q * 3, before.data() + q * 3 + 3, after.data() + q * 3);
+      EXPECT_EQ(same, q <= p) << p << ' ' << q;
+    }
+  }
+}
+
+TEST_P(VqPixelCnnStacks, CachedSamplingIsSamplingFromTheWholeNetwork) {
   for (const Index classes : {0, 3}) {
-    const auto model = made_model(classes);
+    const auto model = made_model(classes, GetParam());
     const vq::PixelCnnSampler<double> sampler(model);
     const std::vector<std::int64_t> labels = {2, 0, 1, 1};
     for (const vq::SamplingOptions& options :
@@ -164,6 +191,35 @@ TEST(VqPixelCnn, CachedSamplingIsSamplingFromTheWholeNetwork) {
   }
 }
 
+// Guided logits from two passes of the whole network, the likeliest code each time.
+TEST_P(VqPixelCnnStacks, GuidanceIsThatOfTheWholeNetwork) {
+  const auto model = made_model(3, GetParam());
+  const vq::PixelCnnSampler<double> sampler(model);
+  const std::vector<std::int64_t> labels = {2, 0}, none = {-1, -1};
+  NdArray<std::int64_t, 2> codes({2, 12}), naive({2, 12});
+  sampler.sample(labels, codes.view(), {.temperature = 0, .guidance = 1.5});
+  for (Index p = 0; p < 12; ++p) {
+    const std::vector<std::int64_t> so_far(naive.begin(), naive.end());
+    const auto logits =
+        nn::apply(model, vq::pixelcnn_inputs<double>("test", model, so_far, labels).view());
+    const auto without =
+        nn::apply(model, vq::pixelcnn_inputs<double>("test", model, so_far, none).view());
+    for (Index i = 0; i < 2; ++i) {
+      std::vector<double> row(5);
+      for (Index k = 0; k < 5; ++k) {
+        const Index at = (i * 12 + p) * 5 + k;
+        row[static_cast<std::size_t>(k)] = 2.5 * logits[at] - 1.5 * without[at];
+      }
+      naive(i, p) = std::max_element(row.begin(), row.end()) - row.begin();
+    }
+  }
+  EXPECT_TRUE(std::equal(codes.begin(), codes.end(), naive.begin()));
+  EXPECT_THROW(sampler.sample(labels, codes.view(), {.guidance = -1}), ValueError);
+  const auto plain = made_model(0, GetParam());
+  EXPECT_THROW(vq::PixelCnnSampler<double>(plain).sample(labels, codes.view(), {.guidance = 1}),
+               ValueError);
+}
+
 TEST(VqPixelCnn, DrawnCodesFollowTheirProbabilities) {
   const std::vector<double> logits = {0.0, std::log(3.0), std::log(2.0), std::log(2.0)};
   double counts[4] = {};
@@ -190,6 +246,7 @@ TEST(VqPixelCnn, WrongInput) {
   EXPECT_THROW(sampler.sample(good, codes.view().slice(1, 0, 3)), ShapeError);
   EXPECT_THROW((void)model.output_shape({1, 12}), ShapeError);
   EXPECT_THROW(vq::PixelCnn<float>({.kernel = 2}), ValueError);
+  EXPECT_THROW(vq::PixelCnn<float>({.stacks = 3}), ValueError);
   int pixels = 0;
   EXPECT_THROW(sampler.sample(good, codes.view(),
                               {.progress = [&](const Progress&) { return ++pixels < 3; }}),

@@ -30,8 +30,9 @@ QUERN_NAMESPACE_BEGIN
 namespace nn {
 
 /// Which taps of a kernel count, in the raster order of an image (van den Oord et al.,
-/// arXiv:1601.06759): A those before the centre, B the centre too.
-enum class ConvMask { none, a, b };
+/// arXiv:1601.06759): A those before the centre, B the centre too. A gated PixelCNN's vertical
+/// stack takes whole rows: those above the centre's, or that one too.
+enum class ConvMask { none, a, b, rows_above, rows };
 
 /// Options of Conv2d and ConvTranspose2d.
 struct Conv2dOptions {
@@ -230,7 +231,11 @@ class ConvLayer : public Layer<T> {
   [[nodiscard]] std::vector<std::uint8_t> mask() const {
     if (plan_.mask == ConvMask::none) return {};
     const Index taps = plan_.kernel.h * plan_.kernel.w, centre = taps / 2;
-    const Index count = plan_.mask == ConvMask::a ? centre : centre + 1;
+    const Index row = plan_.kernel.h / 2;
+    const Index count = plan_.mask == ConvMask::a            ? centre
+                        : plan_.mask == ConvMask::b          ? centre + 1
+                        : plan_.mask == ConvMask::rows_above ? row * plan_.kernel.w
+                                                             : (row + 1) * plan_.kernel.w;
     std::vector<std::uint8_t> mask(static_cast<std::size_t>(taps), 0);
     std::fill_n(mask.begin(), count, std::uint8_t{1});
     return mask;

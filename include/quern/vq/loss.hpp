@@ -58,10 +58,15 @@ template <class T>
   detail::expect_rows_contiguous(function, "x", x);
   detail::expect_rows_contiguous(function, "q", q);
   const auto cols = static_cast<std::size_t>(x.cols());
+  const bool whole = x.row_stride() == x.cols() && q.row_stride() == q.cols();
   const double sum = parallel_reduce(
       block_count(x.rows(), detail::search_rows), 0.0,
       [&](std::int64_t b) {
         const BlockRange r = block_range(x.rows(), detail::search_rows, b);
+        if (whole) {
+          return QUERN_DISPATCH(squared_distance<T>(x.row_data(r.begin), q.row_data(r.begin),
+                                                    static_cast<std::size_t>(r.size()) * cols));
+        }
         double part = 0;
         for (Index i = r.begin; i < r.end; ++i) {
           part += QUERN_DISPATCH(squared_distance<T>(x.row_data(i), q.row_data(i), cols));

@@ -3,15 +3,19 @@
 /// \file
 /// A prior for grids of codes: the gated PixelCNN (A. van den Oord, N. Kalchbrenner, O. Vinyals,
 /// L. Espeholt, A. Graves, K. Kavukcuoglu, "Conditional image generation with PixelCNN decoders",
-/// 2016), conditional on a class.
+/// 2016, equation 2 and figure 2), conditional on a class.
 ///
-///   e = embedding of the codes, h = conv of e with mask A (nothing of the pixel itself),
-///   h <- h + W (tanh(a) sigmoid(b)), (a | b) = conv of h with mask B + a row of the class, per
-///   layer, logits = WO relu(h).
+/// Two stacks, the paper's form, e the embedding of the codes, V and H its class rows:
 ///
-/// One stack of masked convolutions, where the paper has two: what lies above and to the right
-/// beyond the first kernel's reach would never be seen ("blind spot"). So that kernel is as wide as
-/// the grid needs: 2 W - 1 columns.
+///   u <- conv of v over rows (above; from the second layer on, the pixel's own too),
+///   v <- gate(u + V), w = conv of h over columns to the left (and the pixel's own) + link u,
+///   h <- h + W gate(w + H), gate(a | b) = tanh(a) sigmoid(b); at first v = h = e, without "h +";
+///
+/// logits = WO relu(h). What the vertical stack sees has no blind spot, and the link brings it in.
+///
+/// One stack: h = conv of e with mask A, h <- h + W gate(conv of h with mask B + class row). What
+/// lies above and to the right beyond the first kernel's reach would never be seen, so that kernel
+/// is as wide as the grid needs: 2 W - 1 columns.
 
 #ifndef QUERN_VQ_PIXELCNN_HPP
 #define QUERN_VQ_PIXELCNN_HPP
@@ -19,12 +23,11 @@
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
-#include "quern/kernels/kernels.hpp"
 #include "quern/nn/activation.hpp"
 #include "quern/nn/conv.hpp"
 #include "quern/nn/embedding.hpp"
-#include "quern/nn/init.hpp"
 #include "quern/nn/layer.hpp"
+#include "quern/vq/detail/pixelcnn_network.hpp"
 #include "quern/vq/nearest.hpp"
 
 #include <algorithm>
@@ -44,56 +47,72 @@ struct PixelCnnOptions {
   Index height = 7, width = 7;  ///< of the grid
   Index classes = 0;            ///< conditions; 0: none
   Index channels = 64;
-  Index layers = 6;        ///< gated ones, after the first convolution
+  Index layers = 6;        ///< gated ones, after the first
   Index first_kernel = 7;  ///< rows of the first kernel; odd
-  Index first_width = 0;   ///< its columns, odd; 0: 2 width - 1, from which on nothing is missed
-  Index kernel = 3;        ///< of the gated layers; odd
+  /// Its columns, odd. 0: first_kernel, or with one stack 2 width - 1, from which on nothing is
+  /// missed.
+  Index first_width = 0;
+  Index kernel = 3;  ///< of the gated layers; odd
+  Index stacks = 2;  ///< 2: the paper's; 1: about half the work a layer
   bool bias = true;
 };
 
 /// Logits of every code of a grid given those before it in raster order (and the class).
 ///
-/// A layer: in (N, H W) holds codes as numbers, with classes (N, H W + 1), the class last; out
-/// (N, H, W, K). Trained with nn::cross_entropy_loss against the codes themselves; the input has no
-/// gradient.
+/// A layer: in (N, H W) holds codes as numbers, with classes (N, H W + 1), the class last (-1:
+/// none, no row is added anywhere); out (N, H, W, K). Trained with nn::cross_entropy_loss against
+/// the codes themselves; the input has no gradient.
 template <class T>
-class PixelCnn final : public nn::Layer<T> {
+class PixelCnn final : public detail::PixelNetwork<T> {
+  using Base = detail::PixelNetwork<T>;
+  using View = nn::TensorView<T>;
+
  public:
-  /// ValueError for sizes below 1 and even kernels.
-  explicit PixelCnn(const PixelCnnOptions& options = {}) : options_(options) {
-    if (options_.first_width == 0) options_.first_width = 2 * options_.width - 1;
-    for (const Index size : {options.codes, options.height, options.width, options.channels}) {
-      if (size < 1) throw ValueError(error_text(type(), "sizes", "at least 1", size));
-    }
-    if (options.classes < 0 || options.layers < 0) {
-      throw ValueError(error_text(type(), "classes, layers", "at least 0",
-                                  (std::min)(options.classes, options.layers)));
-    }
+  /// ValueError for sizes below 1, even kernels, and other numbers of stacks.
+  explicit PixelCnn(const PixelCnnOptions& options = {})
+      : Base(options.height * options.width, options.classes, options.channels), options_(options) {
+    check();
     const Index c = options.channels;
-    add("embedding", std::make_unique<nn::Embedding<T>>(options.codes, c));
-    add("first", conv(c, c, {options_.first_kernel, options_.first_width}, nn::ConvMask::a));
-    for (Index k = 0; k < options.layers; ++k) {
-      const std::string name = "layers." + std::to_string(k);
-      add(name + ".gate", conv(c, 2 * c, options.kernel, nn::ConvMask::b));
-      add(name + ".out", conv(c, c, 1, nn::ConvMask::none));
-      if (options.classes > 0) classes_.emplace_back().resize({options.classes, 2 * c});
+    const bool two = options_.stacks == 2;
+    if (options_.first_width == 0) {
+      options_.first_width = two ? options_.first_kernel : 2 * options_.width - 1;
     }
-    add("logits", conv(c, options.codes, 1, nn::ConvMask::none));
-    PixelCnn::initialize(0);
+    this->add("embedding", std::make_unique<nn::Embedding<T>>(options.codes, c));
+    const nn::Pair first{options_.first_kernel, options_.first_width};
+    if (!two) this->add("first", conv(c, c, first, nn::ConvMask::a));
+    for (Index k = two ? -1 : 0; k < options.layers; ++k) {
+      add_layer(two ? k + 1 : k, k < 0 ? first : nn::Pair(options_.kernel));
+    }
+    this->add("logits", conv(c, options.codes, 1, nn::ConvMask::none));
+    this->initialize(0);
   }
 
   [[nodiscard]] const PixelCnnOptions& options() const noexcept { return options_; }
   [[nodiscard]] Index pixels() const noexcept { return options_.height * options_.width; }
-  [[nodiscard]] nn::Embedding<T>& embedding() const { return at<nn::Embedding<T>>(0); }
-  [[nodiscard]] nn::Conv2d<T>& first() const { return at<nn::Conv2d<T>>(1); }
-  [[nodiscard]] nn::Conv2d<T>& gate(Index k) const { return at<nn::Conv2d<T>>(gate_at(k)); }
-  [[nodiscard]] nn::Conv2d<T>& gated_out(Index k) const {
-    return at<nn::Conv2d<T>>(gate_at(k) + 1);
+  /// Gated layers: with two stacks the first is one of them.
+  [[nodiscard]] Index gated_layers() const noexcept {
+    return options_.layers + (options_.stacks == 2 ? 1 : 0);
   }
-  [[nodiscard]] nn::Conv2d<T>& logits() const { return at<nn::Conv2d<T>>(children_.size() - 1); }
+  [[nodiscard]] nn::Embedding<T>& embedding() const {
+    return this->template at<nn::Embedding<T>>(0);
+  }
+  /// One stack: its first convolution, and layer k's.
+  [[nodiscard]] nn::Conv2d<T>& first() const { return conv_at(1); }
+  [[nodiscard]] nn::Conv2d<T>& gate(Index k) const { return conv_at(gate_at(k)); }
+  /// Two stacks: layer k's convolutions.
+  [[nodiscard]] nn::Conv2d<T>& vertical(Index k) const { return conv_at(vertical_at(k)); }
+  [[nodiscard]] nn::Conv2d<T>& horizontal(Index k) const { return conv_at(vertical_at(k) + 1); }
+  [[nodiscard]] nn::Conv2d<T>& link(Index k) const { return conv_at(vertical_at(k) + 2); }
+  /// Of either.
+  [[nodiscard]] nn::Conv2d<T>& gated_out(Index k) const { return conv_at(out_at(k)); }
+  [[nodiscard]] nn::Conv2d<T>& logits() const { return conv_at(this->children_.size() - 1); }
   /// What layer k adds to its gates for each class: (classes, 2 channels).
   [[nodiscard]] nn::TensorView<const T> class_rows(Index k) const {
-    return classes_[static_cast<std::size_t>(k)].view();
+    return this->classes_[rows_at(k)].values.view();
+  }
+  /// Two stacks: the same of the vertical stack, k < layers.
+  [[nodiscard]] nn::TensorView<const T> vertical_class_rows(Index k) const {
+    return this->classes_[rows_at(k) + 1].values.view();
   }
 
   [[nodiscard]] std::string_view type() const override { return "quern::vq::PixelCnn"; }
@@ -105,112 +124,71 @@ class PixelCnn final : public nn::Layer<T> {
     }
     return {in[0], options_.height, options_.width, options_.codes};
   }
-  void parameters(nn::ParameterList<T>& out, const std::string& prefix) override {
-    for (const auto& child : children_) child.layer->parameters(out, prefix + child.name + ".");
-    for (std::size_t k = 0; k < classes_.size(); ++k) {
-      out.push_back({prefix + "layers." + std::to_string(k) + ".class", classes_[k].view()});
-    }
-  }
-  void initialize(std::uint64_t seed, const std::string& prefix = {}) override {
-    for (const auto& child : children_) child.layer->initialize(seed, prefix + child.name + ".");
-    for (std::size_t k = 0; k < classes_.size(); ++k) {
-      nn::init::normal(classes_[k].view(), Philox(seed, prefix + "class", k), 0.0, 0.02);
-    }
-  }
   [[nodiscard]] std::unique_ptr<nn::Layer<T>> clone() const override {
     auto copy = std::make_unique<PixelCnn>(options_);
-    for (std::size_t k = 0; k < children_.size(); ++k) {
-      copy->children_[k].layer = children_[k].layer->clone();
-    }
-    for (std::size_t k = 0; k < classes_.size(); ++k) copy->classes_[k] = classes_[k].clone();
+    copy->copy_weights(*this);
     return copy;
   }
 
  protected:
-  // Tensors of a cache: codes, embedded codes, h, then u and g of each layer, then relu(h).
-  void compute(nn::TensorView<const T> in, nn::TensorView<T> out,
-               nn::Cache<T>& cache) const override {
-    const Index n = in.extent(0), c = options_.channels;
-    split_input(in, cache);
-    nn::TensorView<T> e =
-        run(0, cache.tensor(0).view(), cache, 1, {n, options_.height, options_.width, c});
-    nn::TensorView<T> h = run(1, e, cache, 2, e.shape());
-    for (Index k = 0; k < options_.layers; ++k) {
-      const std::size_t t = place_of(k);
-      nn::Extents wide = h.shape();
-      wide.back() = 2 * c;
-      const nn::TensorView<T> u = run(gate_at(k), h, cache, t, wide);
-      const nn::TensorView<T> g = cache.tensor(t + 1, h.extents()).view();
-      for_samples(
-          cache,
-          [&](Index i, std::size_t rows, const T* add) {
-            const Index from = i * static_cast<Index>(rows) * c;
-            QUERN_DISPATCH(tanh_gate<T>(rows, static_cast<std::size_t>(c), u.data() + 2 * from, add,
-                                        g.data() + from));
-          },
-          k);
-      const nn::TensorView<T> r = run(gate_at(k) + 1, g, cache, t + 2, h.shape());
-      QUERN_DISPATCH(axpy<T>(T(1), h.data(), static_cast<std::size_t>(h.size()), r.data()));
-      h = r;
-    }
-    const nn::TensorView<T> z = cache.tensor(place_of(options_.layers), h.extents()).view();
-    relu_.forward(h, z, cache.child(children_.size()), cache.mode);
-    const std::size_t last = children_.size() - 1;
-    children_[last].layer->forward(z, out, cache.child(last), cache.mode);
+  void compute(nn::TensorView<const T> in, View out, nn::Cache<T>& cache) const override {
+    this->split_input(in, {in.extent(0), options_.height, options_.width}, cache);
+    const nn::Extents shape = {in.extent(0), options_.height, options_.width, options_.channels};
+    const View e = this->run(0, cache.tensor(0).view(), cache, 1, shape);
+    const View h = options_.stacks == 2 ? two_stacks(e, cache) : one_stack(e, cache);
+    const View z = cache.tensor(spare(), shape).view();
+    const std::size_t last = this->children_.size() - 1;
+    relu_.forward(h, z, cache.child(last + 1), cache.mode);
+    this->children_[last].layer->forward(z, out, cache.child(last), cache.mode);
   }
 
-  void differentiate(nn::TensorView<const T> dout, nn::TensorView<T> din, nn::Cache<T>& cache,
+  void differentiate(nn::TensorView<const T> dout, View din, nn::Cache<T>& cache,
                      nn::GradientsView<T> gradients) const override {
     if (!din.null()) std::fill(din.begin(), din.end(), T{});
-    const std::size_t last = children_.size() - 1, spare = place_of(options_.layers) + 1;
-    const nn::Extents shape = cache.tensor(2).shape();
-    nn::Extents wide = shape;
-    wide.back() *= 2;
-    nn::TensorView<T> dz = cache.tensor(spare, shape).view(),
-                      dh = cache.tensor(spare + 1, shape).view();
-    nn::TensorView<T> du = cache.tensor(spare + 2, wide).view(),
-                      dg = cache.tensor(spare + 3, shape).view();
-    back(last, dout, dz, cache, gradients);
+    const std::size_t last = this->children_.size() - 1;
+    const View dz = gradient(cache, 0, false), dh = gradient(cache, 1, false);
+    this->back(last, dout, dz, cache, gradients);
     relu_.backward(dz, dh, cache.child_as_is(last + 1), {});
-    for (Index k = options_.layers; k-- > 0;) {
-      back(gate_at(k) + 1, dh, dg, cache, gradients);
-      const nn::Tensor<T>& u = cache.tensor(place_of(k));
-      for_samples(
-          cache,
-          [&](Index i, std::size_t rows, const T* add) {
-            const Index from = i * static_cast<Index>(rows) * options_.channels;
-            QUERN_DISPATCH(tanh_gate_gradient<T>(rows, static_cast<std::size_t>(options_.channels),
-                                                 u.data() + 2 * from, add, dg.data() + from,
-                                                 du.data() + 2 * from));
-          },
-          k);
-      add_class_gradient(k, du, cache, gradients);
-      back(gate_at(k), du, dz, cache, gradients);
-      QUERN_DISPATCH(axpy<T>(T(1), dz.data(), static_cast<std::size_t>(dz.size()), dh.data()));
+    if (options_.stacks == 2) {
+      two_stacks_back(cache, gradients);
+    } else {
+      one_stack_back(cache, gradients);
     }
-    back(1, dh, dz, cache, gradients);
-    back(0, dz, {}, cache, gradients);
+    this->back(0, dz, {}, cache, gradients);
   }
 
  private:
-  struct Child {
-    std::string name;
-    std::unique_ptr<nn::Layer<T>> layer;
-    std::size_t first = 0, count = 0;  ///< its parameters' numbers
-  };
-
-  void add(std::string name, std::unique_ptr<nn::Layer<T>> layer) {
-    const std::size_t first =
-        children_.empty() ? 0 : children_.back().first + children_.back().count;
-    const std::size_t count = nn::parameter_count(*layer);
-    children_.push_back({std::move(name), std::move(layer), first, count});
+  void check() const {
+    for (const Index size : {options_.codes, options_.height, options_.width, options_.channels}) {
+      if (size < 1) throw ValueError(error_text(type(), "sizes", "at least 1", size));
+    }
+    if (options_.classes < 0 || options_.layers < 0) {
+      throw ValueError(error_text(type(), "classes, layers", "at least 0",
+                                  (std::min)(options_.classes, options_.layers)));
+    }
+    if (options_.stacks != 1 && options_.stacks != 2) {
+      throw ValueError(error_text(type(), "stacks", "1 or 2", options_.stacks));
+    }
   }
-  template <class L>
-  [[nodiscard]] L& at(std::size_t k) const {
-    return static_cast<L&>(*children_[k].layer);
+  void add_layer(Index k, nn::Pair kernel) {
+    using nn::ConvMask;
+    const Index c = options_.channels;
+    const std::string name = "layers." + std::to_string(k);
+    const bool first = k == 0;
+    if (options_.stacks == 1) {
+      this->add(name + ".gate", conv(c, 2 * c, kernel, ConvMask::b));
+    } else {
+      this->add(name + ".vertical",
+                conv(c, 2 * c, kernel, first ? ConvMask::rows_above : ConvMask::rows));
+      this->add(name + ".horizontal",
+                conv(c, 2 * c, {1, kernel.w}, first ? ConvMask::a : ConvMask::b));
+      this->add(name + ".link", conv(2 * c, 2 * c, 1, ConvMask::none));
+    }
+    this->add(name + ".out", conv(c, c, 1, ConvMask::none));
+    this->add_class_rows(name + ".class");
+    // Nothing reads the last layer's vertical stack behind its gate.
+    if (options_.stacks == 2 && k < options_.layers) this->add_class_rows(name + ".vertical_class");
   }
-  static std::size_t gate_at(Index k) { return 2 + 2 * static_cast<std::size_t>(k); }
-  static std::size_t place_of(Index k) { return 3 + 3 * static_cast<std::size_t>(k); }
   [[nodiscard]] std::unique_ptr<nn::Layer<T>> conv(Index in, Index out, nn::Pair kernel,
                                                    nn::ConvMask mask) const {
     return std::make_unique<nn::Conv2d<T>>(
@@ -221,68 +199,96 @@ class PixelCnn final : public nn::Layer<T> {
                           .mask = mask,
                           .layout = nn::Layout::channels_last});
   }
+  [[nodiscard]] nn::Conv2d<T>& conv_at(std::size_t k) const {
+    return this->template at<nn::Conv2d<T>>(k);
+  }
+  static std::size_t gate_at(Index k) { return 2 + 2 * static_cast<std::size_t>(k); }
+  static std::size_t vertical_at(Index k) { return 1 + 4 * static_cast<std::size_t>(k); }
+  [[nodiscard]] std::size_t out_at(Index k) const {
+    return options_.stacks == 2 ? vertical_at(k) + 3 : gate_at(k) + 1;
+  }
+  [[nodiscard]] std::size_t rows_at(Index k) const {
+    return static_cast<std::size_t>(options_.stacks * k);
+  }
+  // Tensors of a cache: codes, embedded codes, the first convolution's h (one stack), each layer's
+  // five (u, v, w, g, h), relu(h), gradients.
+  static std::size_t place_of(Index k) { return 3 + 5 * static_cast<std::size_t>(k); }
+  [[nodiscard]] std::size_t spare() const { return place_of(gated_layers()); }
+  [[nodiscard]] View gradient(nn::Cache<T>& cache, std::size_t k, bool wide) const {
+    nn::Extents shape = cache.tensor(1).shape();
+    if (wide) shape.back() *= 2;
+    return cache.tensor(spare() + 1 + k, shape).view();
+  }
 
-  /// Codes into tensor 0, classes into integers 0. ValueError for a class that there is not.
-  void split_input(nn::TensorView<const T> in, nn::Cache<T>& cache) const {
-    const Index n = in.extent(0), all = in.extent(1);
-    nn::Tensor<T>& codes = cache.tensor(0, {n, options_.height, options_.width});
-    auto& classes = cache.integers(0);
-    classes.assign(static_cast<std::size_t>(n), -1);
-    for (Index i = 0; i < n; ++i) {
-      std::copy_n(in.data() + i * all, pixels(), codes.data() + i * pixels());
-      if (options_.classes == 0) continue;
-      const T value = in[i * all + pixels()];
-      if (!(value >= T(0) && value < static_cast<T>(options_.classes))) {
-        throw ValueError(
-            error_text(type(), "class", "0 to " + std::to_string(options_.classes - 1), value));
-      }
-      classes[static_cast<std::size_t>(i)] = static_cast<std::int64_t>(value);
+  [[nodiscard]] View one_stack(nn::TensorView<const T> e, nn::Cache<T>& cache) const {
+    const nn::Extents shape = e.shape();
+    nn::Extents wide = shape;
+    wide.back() *= 2;
+    View h = this->run(1, e, cache, 2, shape);
+    for (Index k = 0; k < options_.layers; ++k) {
+      const std::size_t t = place_of(k);
+      const View u = this->run(gate_at(k), h, cache, t, wide);
+      const View g = cache.tensor(t + 3, shape).view();
+      this->gate_forward(u, rows_at(k), g, cache);
+      const View next = this->run(out_at(k), g, cache, t + 4, shape);
+      Base::add_to(next, h);
+      h = next;
     }
+    return h;
   }
-  nn::TensorView<T> run(std::size_t child, nn::TensorView<const T> in, nn::Cache<T>& cache,
-                        std::size_t place, const nn::Extents& shape) const {
-    const nn::TensorView<T> out = cache.tensor(place, shape).view();
-    children_[child].layer->forward(in, out, cache.child(child), cache.mode);
-    return out;
+  void one_stack_back(nn::Cache<T>& cache, const nn::GradientsView<T>& gradients) const {
+    const View dz = gradient(cache, 0, false), dh = gradient(cache, 1, false);
+    const View dg = gradient(cache, 2, false), du = gradient(cache, 3, true);
+    for (Index k = options_.layers; k-- > 0;) {
+      this->back(out_at(k), dh, dg, cache, gradients);
+      this->gate_backward(cache.tensor(place_of(k)).view(), rows_at(k), dg, du, cache, gradients);
+      this->back(gate_at(k), du, dz, cache, gradients);
+      Base::add_to(dh, dz);
+    }
+    this->back(1, dh, dz, cache, gradients);
   }
-  void back(std::size_t child, nn::TensorView<const T> dout, nn::TensorView<T> din,
-            nn::Cache<T>& cache, const nn::GradientsView<T>& gradients) const {
-    const Child& c = children_[child];
-    c.layer->backward(dout, din, cache.child_as_is(child), gradients.part(c.first, c.count));
+
+  [[nodiscard]] View two_stacks(View e, nn::Cache<T>& cache) const {
+    const nn::Extents shape = e.shape();
+    nn::Extents wide = shape;
+    wide.back() *= 2;
+    View h = e, v = e;
+    for (Index k = 0; k < gated_layers(); ++k) {
+      const std::size_t t = place_of(k), child = vertical_at(k);
+      const View u = this->run(child, v, cache, t, wide);
+      const View w = this->run(child + 1, h, cache, t + 2, wide);
+      Base::add_to(w, this->run(child + 2, u, cache, spare() + 1, wide));
+      const View g = cache.tensor(t + 3, shape).view();
+      this->gate_forward(w, rows_at(k), g, cache);
+      const View next = this->run(child + 3, g, cache, t + 4, shape);
+      if (k > 0) Base::add_to(next, h);
+      h = next;
+      if (k + 1 == gated_layers()) break;
+      v = cache.tensor(t + 1, shape).view();
+      this->gate_forward(u, rows_at(k) + 1, v, cache);
+    }
+    return h;
   }
-  /// f(sample, its pixels, the class's row of layer k or null).
-  template <class F>
-  void for_samples(nn::Cache<T>& cache, const F& f, Index k) const {
-    const auto& classes = cache.integers(0);
-    parallel_for(
-        static_cast<Index>(classes.size()),
-        [&](std::int64_t i) {
-          const std::int64_t label = classes[static_cast<std::size_t>(i)];
-          const T* const add =
-              label < 0 ? nullptr : class_rows(k).data() + label * 2 * options_.channels;
-          f(i, static_cast<std::size_t>(pixels()), add);
-        },
-        cache.context.threads);
-  }
-  void add_class_gradient(Index k, nn::TensorView<const T> du, nn::Cache<T>& cache,
-                          const nn::GradientsView<T>& gradients) const {
-    if (options_.classes == 0 || gradients.null()) return;
-    const std::size_t parameter = children_.back().first + children_.back().count;
-    const std::span<T> to = gradients[parameter + static_cast<std::size_t>(k)];
-    const Index wide = 2 * options_.channels;
-    std::vector<T> sums(static_cast<std::size_t>(wide));
-    const auto& classes = cache.integers(0);
-    for (std::size_t i = 0; i < classes.size(); ++i) {
-      const T* const from = du.data() + static_cast<Index>(i) * pixels() * wide;
-      QUERN_DISPATCH(column_sums<T>(static_cast<std::size_t>(pixels()),
-                                    static_cast<std::size_t>(wide), from, wide, sums.data()));
-      QUERN_DISPATCH(axpy<T>(T(1), sums.data(), sums.size(), to.data() + classes[i] * wide));
+  void two_stacks_back(nn::Cache<T>& cache, const nn::GradientsView<T>& gradients) const {
+    const View dv = gradient(cache, 0, false), dh = gradient(cache, 1, false);
+    const View dg = gradient(cache, 2, false), dw = gradient(cache, 3, true);
+    const View du = gradient(cache, 4, true), through = gradient(cache, 5, true);
+    for (Index k = gated_layers(); k-- > 0;) {
+      const std::size_t t = place_of(k), child = vertical_at(k);
+      this->back(child + 3, dh, dg, cache, gradients);
+      this->gate_backward(cache.tensor(t + 2).view(), rows_at(k), dg, dw, cache, gradients);
+      this->back(child + 2, dw, du, cache, gradients);
+      if (k + 1 < gated_layers()) {
+        this->gate_backward(cache.tensor(t).view(), rows_at(k) + 1, dv, through, cache, gradients);
+        Base::add_to(du, through);
+      }
+      this->back(child, du, dv, cache, gradients);
+      this->back(child + 1, dw, dg, cache, gradients);
+      Base::add_to(k > 0 ? dh : dv, dg);
     }
   }
 
   PixelCnnOptions options_;
-  std::vector<Child> children_;
-  std::vector<nn::Tensor<T>> classes_;
   nn::ReLU<T> relu_;
 };
 

@@ -9,7 +9,10 @@
 
 #include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
+#include "quern/core/nd_array.hpp"
 #include "quern/core/progress.hpp"
+#include "quern/core/random.hpp"
+#include "quern/kernels/gemm.hpp"
 #include "quern/nn/loss.hpp"
 #include "quern/nn/trainer.hpp"
 #include "quern/optim/optimizer.hpp"
@@ -32,8 +35,9 @@ namespace vq {
 struct FitOptions {
   Index epochs = 5;
   Index batch = 128;
-  double lr = 1e-3;    ///< of Adam
-  bool cosine = true;  ///< the rate falls to zero along half a cosine; false: constant
+  double lr = 1e-3;       ///< of Adam
+  bool cosine = true;     ///< the rate falls to zero along half a cosine; false: constant
+  double drop_class = 0;  ///< of a prior: share of grids trained without their class, for guidance
   std::uint64_t seed = 0;
   int threads = 0;
   ProgressCallback progress = {};  ///< after each step: loss, perplexity (codebooks); false cancels
@@ -60,15 +64,24 @@ inline nn::TrainerOptions trainer_options(const FitOptions& options, Index sampl
 
 }  // namespace detail
 
-/// A codebook's start: k-means++ on the latents of some images. Nothing happens without a codebook.
-/// ValueError where they have fewer different latents than there are codes.
+/// Codebooks' start: k-means++ on the latents of some images. Nothing happens without a codebook.
+/// Latents that are not finite are left out. ValueError where fewer different ones are left than
+/// there are codes.
 template <class T>
 void start_codebook(VqVae<T>& model, std::type_identity_t<nn::TensorView<const T>> images,
                     std::uint64_t seed = 0, int threads = 0) {
-  auto* const quantizer = dynamic_cast<VectorQuantizer<T>*>(model.quantizer());
-  if (quantizer == nullptr) return;
-  const nn::Tensor<T> z = model.latents(images, threads);
-  quantizer->fit_codebook(z.view().rows(), seed);
+  QuantizerLayer<T>* const quantizer = model.quantizer();
+  if (quantizer == nullptr || !quantizer->starts_from_data()) return;
+  nn::Tensor<T> z = model.latents(images, threads);
+  const MatrixView<T> rows = z.view().rows();
+  Index kept = 0;
+  for (Index i = 0; i < rows.rows(); ++i) {
+    const T* const row = rows.row_data(i);
+    const bool finite = std::all_of(row, row + rows.cols(), [](T v) { return is_finite_bits(v); });
+    if (finite && kept < i) std::copy_n(row, rows.cols(), rows.row_data(kept));
+    kept += finite ? 1 : 0;
+  }
+  quantizer->fit_codebook(rows.slice(0, 0, kept), seed);
 }
 
 /// Trains on images (N, H, W, C): mean squared error of a number plus the quantiser's own loss. The
@@ -114,6 +127,31 @@ nn::TrainReport fit_vq_vae(VqVae<T>& model, std::type_identity_t<nn::TensorView<
       });
 }
 
+/// A prior's embeddings from the codes themselves (K x d): scaled to a mean square of 1 and, where
+/// that is not the number of channels, turned by a random matrix. Codes that mean nearly the same
+/// start out alike. ShapeError for another number of codes.
+template <class T>
+void start_embedding(PixelCnn<T>& model, std::type_identity_t<MatrixView<const T>> codebook,
+                     std::uint64_t seed = 0) {
+  const Index codes = model.options().codes, c = model.options().channels, d = codebook.cols();
+  expect_shape("quern::vq::start_embedding", "codebook", codebook, {codes, d});
+  double squares = 0;
+  for (Index k = 0; k < codes; ++k) {
+    for (Index j = 0; j < d; ++j) squares += std::pow(static_cast<double>(codebook(k, j)), 2);
+  }
+  const double scale = squares > 0 ? std::sqrt(static_cast<double>(codes * d) / squares) : 0;
+  const MatrixView<T> to = model.embedding().weight().rows();
+  NdArray<T, 2> turn({d, c});
+  Philox random(seed, "embedding");
+  for (Index i = 0; i < d; ++i) {
+    for (Index j = 0; j < c; ++j) {
+      turn(i, j) = static_cast<T>(d == c ? (i == j ? scale : 0)
+                                         : scale * random.normal() / std::sqrt(double(d)));
+    }
+  }
+  kernels::gemm<T>(codebook, turn.view(), to);
+}
+
 /// Trains a prior on grids of codes, \p classes one a grid (empty where the prior has none). The
 /// report's loss is nats a code.
 template <class T>
@@ -121,6 +159,7 @@ nn::TrainReport fit_pixelcnn(PixelCnn<T>& model, std::span<const std::int64_t> c
                              std::span<const std::int64_t> classes,
                              const FitOptions& options = {}) {
   constexpr const char* function = "quern::vq::fit_pixelcnn";
+  expect_in_range(function, "drop_class", options.drop_class, 0.0, 1.0);
   const nn::Tensor<T> in = pixelcnn_inputs<T>(function, model, codes, classes);
   const Index n = in.shape()[0], pixels = model.pixels();
   nn::TrainerOptions settings = detail::trainer_options(options, n);
@@ -128,18 +167,35 @@ nn::TrainReport fit_pixelcnn(PixelCnn<T>& model, std::span<const std::int64_t> c
   nn::Trainer<T> trainer(model, settings);
   optim::Optimizer<optim::Adam, T> adam;
   trainer.add_groups(adam, optim::Adam{.lr = options.lr});
-  return trainer.fit(
-      adam, in.view(),
-      [&](const nn::Shard& shard, nn::TensorView<const T> out, nn::TensorView<T> dout) {
-        std::vector<std::int64_t> targets;
+  struct Memory {
+    nn::Tensor<T> in, out, dout;
+    std::vector<std::int64_t> targets;
+  };
+  std::vector<Memory> memory(static_cast<std::size_t>(settings.shards));
+  return trainer.fit_steps(
+      adam, n, [&](const nn::Shard& shard, nn::Cache<T>& cache, nn::GradientsView<T> gradients) {
+        Memory& m = memory[shard.number];
+        nn::gather_samples<T>(in.view(), shard.samples, m.in);
+        m.targets.clear();
         for (const Index sample : shard.samples) {
-          targets.insert(targets.end(), codes.begin() + sample * pixels,
-                         codes.begin() + (sample + 1) * pixels);
+          m.targets.insert(m.targets.end(), codes.begin() + sample * pixels,
+                           codes.begin() + (sample + 1) * pixels);
         }
-        return nn::cross_entropy_loss<T>(
-            out, targets, dout,
+        for (Index i = 0; options.drop_class > 0 && !classes.empty() && i < shard.size(); ++i) {
+          if (cache.context.random(i).template uniform<double>() < options.drop_class) {
+            m.in[i * (pixels + 1) + pixels] = T(-1);
+          }
+        }
+        const nn::Extents shape = model.output_shape(m.in.shape());
+        m.out.resize(shape);
+        m.dout.resize(shape);
+        model.forward(m.in.view(), m.out.view(), cache, nn::Mode::training);
+        const double loss = nn::cross_entropy_loss<T>(
+            m.out.view(), m.targets, m.dout.view(),
             {.loss = {.divisor = static_cast<double>(shard.batch_size * pixels),
                       .threads = options.threads}});
+        model.backward(m.dout.view(), {}, cache, gradients);
+        return loss;
       });
 }
 
