@@ -15,9 +15,11 @@
 #include "quern/nn/loss.hpp"
 #include "quern/nn/sequential.hpp"
 #include "quern/optim/optimizer.hpp"
+#include "quern/vq/training.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -99,6 +101,50 @@ TEST(IoNetwork, PyTorchsFileAndOutput) {
     EXPECT_NEAR(out[static_cast<Index>(i)], y[i], 1e-6);
   }
   EXPECT_EQ(nn::buffers_of<float>(net)[2].values[0], 3) << "batches that torch counted";
+}
+
+// Codebook, its averages and the step count are buffers; the prior's class rows are parameters.
+TEST(IoNetwork, AVqVaeAndItsPriorComeBack) {
+  const std::string path = scratch_file("vqvae.safetensors");
+  nn::Tensor<float> images({16, 8, 8, 1});
+  Philox random(5, "images");
+  for (float& value : images.span()) value = random.uniform<float>();
+  vq::VqVaeOptions options;
+  options.widths = {4, 6};
+  options.codebook.codes = 8;
+  options.codebook.dim = 4;
+  vq::VqVae<float> model(options), other(options);
+  vq::fit_vq_vae<float>(model, images.view(), {.epochs = 2, .batch = 8});
+  other.initialize(7);
+  io::save_network(path, model);
+  io::load_network(path, other);
+  const auto codes = model.encode(images.view());
+  EXPECT_EQ(codes, other.encode(images.view()));
+  EXPECT_TRUE(std::ranges::equal(model.reconstruct(images.view()).span(),
+                                 other.reconstruct(images.view()).span()));
+  // Training goes on alike: averages and steps came back too.
+  vq::fit_vq_vae<float>(model, images.view(), {.epochs = 1, .batch = 8});
+  vq::fit_vq_vae<float>(other, images.view(), {.epochs = 1, .batch = 8});
+  EXPECT_TRUE(weights_of(model) == weights_of(other));
+
+  vq::PixelCnn<float> prior({.codes = 8,
+                             .height = 2,
+                             .width = 2,
+                             .classes = 2,
+                             .channels = 4,
+                             .layers = 1,
+                             .first_kernel = 3}),
+      again(prior.options());
+  prior.initialize(3);
+  io::save_network(path, prior);
+  io::load_network(path, again);
+  const auto in = vq::pixelcnn_inputs<float>("test", prior, codes,
+                                             std::vector<std::int64_t>(codes.size() / 4, 1));
+  EXPECT_TRUE(std::ranges::equal(nn::apply<float>(prior, in.view()).span(),
+                                 nn::apply<float>(again, in.view()).span()));
+  options.codebook.codes = 9;
+  vq::VqVae<float> wider(options);
+  EXPECT_THROW(io::load_network(path, wider), ParseError) << "another model's file";
 }
 
 TEST(IoCheckpoint, GoesOnToTheSameBits) {

@@ -221,6 +221,34 @@ TEST(NnTrainer, NanStopsAndKeepsTheLastGoodWeights) {
   EXPECT_EQ(report.status, nn::TrainStatus::not_finite);
   EXPECT_EQ(epochs, 2);
   EXPECT_TRUE(weights_of(net) == good);
+  EXPECT_EQ(trainer.state().epoch, 2);
+  EXPECT_EQ(trainer.state().batch, 0);
+}
+
+// The optimiser's moments and the average go back too: from there training ends with the bits of a
+// run that never met the NaN, also where it met it in the first epoch.
+TEST(NnTrainer, AfterANanTrainingGoesOnAsIfItHadNotBeen) {
+  const Data data;
+  const auto loss = data.loss();
+  for (const std::uint64_t bad : {2U, 10U}) {
+    nn::Sequential<float> whole = network(), broken = network();
+    nn::TrainerOptions options = small_options();
+    options.average = 0.9;
+    nn::Trainer<float> trainer(whole, options), other(broken, options);
+    Adam adam, adam_other;
+    trainer.add_groups(adam, optim::AdamW{});
+    other.add_groups(adam_other, optim::AdamW{});
+    trainer.fit(adam, data.x.view(), loss);
+    const auto stopped =
+        other.fit(adam_other, data.x.view(), [&](const nn::Shard& s, auto out, auto dout) {
+          const double value = loss(s, out, dout);
+          return s.step == bad ? std::numeric_limits<double>::infinity() : value;
+        });
+    EXPECT_EQ(stopped.status, nn::TrainStatus::not_finite);
+    EXPECT_EQ(other.fit(adam_other, data.x.view(), loss).status, nn::TrainStatus::finished);
+    EXPECT_TRUE(weights_of(whole) == weights_of(broken)) << bad;
+    EXPECT_TRUE(std::ranges::equal(trainer.average()->average(0), other.average()->average(0)));
+  }
 }
 
 TEST(NnTrainer, ScheduleAndOptions) {

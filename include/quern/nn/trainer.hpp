@@ -65,7 +65,8 @@ enum class TrainStatus {
   finished,    ///< all epochs
   early,       ///< no better validation value for `patience` epochs
   cancelled,   ///< by the progress callback
-  not_finite,  ///< a loss or weight was NaN or infinite: weights are those of the last good epoch
+  not_finite,  ///< a loss or weight was NaN or infinite: everything is as the last good epoch left
+               ///< it
 };
 
 /// What fit() did.
@@ -140,7 +141,9 @@ class Trainer {
   std::function<void()> on_epoch = {};
   Validate validate = {};
 
-  /// Trains from where state() is. `inputs` holds samples along its first dimension.
+  /// Trains from where state() is. `inputs` holds samples along its first dimension. Where a loss
+  /// or a weight is not finite it stops, and weights, buffers, their average, the optimiser's state
+  /// and state() are what they were when the last good epoch ended (before the first: as given).
   TrainReport fit(optim::OptimizerBase<T>& optimizer,
                   std::type_identity_t<TensorView<const T>> inputs, const Loss& loss) {
     struct Memory {
@@ -167,15 +170,16 @@ class Trainer {
     Shuffler order(samples, options_.batch, options_.seed, options_.shuffle, options_.drop_last);
     TrainReport report;
     report.best = state_.best;
-    remember(last_good_);
+    keep_good(optimizer);
     while (state_.epoch < options_.epochs) {
       const TrainStatus status = run_epoch(optimizer, order, step);
       report.loss = state_.loss_sum / static_cast<double>((std::max)(state_.batch, Index{1}));
       if (status != TrainStatus::finished || !end_epoch()) {
         report.status = status != TrainStatus::finished ? status : TrainStatus::not_finite;
-        if (report.status == TrainStatus::not_finite) recall(last_good_);
+        if (report.status == TrainStatus::not_finite) back_to_good(optimizer);
         break;
       }
+      keep_good(optimizer);
       if (on_epoch) on_epoch();
       if (options_.patience > 0 && state_.waited >= options_.patience) {
         report.status = TrainStatus::early;
@@ -222,7 +226,6 @@ class Trainer {
     ++state_.epoch;
     state_.batch = 0;
     state_.loss_sum = 0;
-    remember(last_good_);
     if (!validate) return true;
     const double value = validate();
     if (value < state_.best - options_.min_delta) {
@@ -242,6 +245,17 @@ class Trainer {
       }
     }
     return true;
+  }
+
+  void keep_good(const optim::OptimizerBase<T>& optimizer) {
+    remember(last_good_);
+    good_optimizer_ = optimizer.state();
+    good_state_ = state_;
+  }
+  void back_to_good(optim::OptimizerBase<T>& optimizer) {
+    recall(last_good_);
+    optimizer.load_state(good_optimizer_);
+    state_ = good_state_;
   }
 
   /// Weights, buffers, average.
@@ -272,6 +286,8 @@ class Trainer {
   std::optional<optim::WeightAverage<T>> average_;
   TrainerState state_;
   std::vector<T> last_good_;
+  optim::OptimizerState good_optimizer_;
+  TrainerState good_state_;
   std::vector<T> best_weights_;
 };
 
