@@ -2,7 +2,7 @@
 
 /// \file
 /// Kernels of convolution at every level against sums in double: every number of output channels
-/// around the panels, few and many source channels, borders, patches, narrow outputs.
+/// around the panels, few and many source channels, borders, narrow outputs.
 
 #include "conv_problem.hpp"
 #include "quern/kernels/conv_types.hpp"
@@ -22,13 +22,12 @@ class ConvKernels : public ::testing::Test {
  protected:
   static constexpr double unit = std::numeric_limits<T>::epsilon() / 2;
 
-  static void check_outputs(const ConvProblem<T>& s, bool patch, bool narrow) {
+  static void check_outputs(const ConvProblem<T>& s, bool narrow) {
     const kernels::ConvLayout layout = QUERN_DISPATCH(conv_layout<T>());
     const std::ptrdiff_t depth = 6 * s.channels;
     std::vector<T> packed(static_cast<std::size_t>(
         narrow ? depth * s.outputs : QUERN_DISPATCH(conv_packed_size<T>(s.outputs, depth))));
     std::vector<const T*> pointers(static_cast<std::size_t>(6 * layout.rows));
-    std::vector<T> patches(static_cast<std::size_t>(layout.rows * depth));
     std::vector<T> y(static_cast<std::size_t>(30 * s.outputs + 1), T{-7});
     kernels::ConvTask<T> task;
     task.source = s.source();
@@ -44,10 +43,6 @@ class ConvKernels : public ::testing::Test {
     task.y_pixel_stride = s.outputs;
     task.zeros = s.zeros.data();
     task.pointers = pointers.data();
-    if (patch) {
-      task.patch = patches.data();
-      task.source.run = 2;
-    }
     if (narrow) {
       std::size_t to = 0;
       for (std::ptrdiff_t o = 0; o < s.outputs; ++o) {
@@ -81,12 +76,11 @@ TYPED_TEST(ConvKernels, OutputsAroundThePanels) {
     SCOPED_TRACE(simd::name(level));
     for (const std::ptrdiff_t outputs : {1, 2, 7, 8, 15, 16, 17, 31, 33, 48, 50, 64, 65, 80, 97}) {
       const ConvProblem<TypeParam> s(5, outputs);
-      this->check_outputs(s, false, false);
-      this->check_outputs(s, true, false);
+      this->check_outputs(s, false);
     }
     for (const std::ptrdiff_t channels : {1, 8, 21}) {
-      this->check_outputs(ConvProblem<TypeParam>(channels, 3), false, true);
-      this->check_outputs(ConvProblem<TypeParam>(channels, 20), false, false);
+      this->check_outputs(ConvProblem<TypeParam>(channels, 3), true);
+      this->check_outputs(ConvProblem<TypeParam>(channels, 20), false);
     }
   }
 }

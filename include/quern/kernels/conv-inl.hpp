@@ -10,7 +10,7 @@
 /// 12 x 1 of AVX-512, so that 64 channels make one panel and nothing is wasted. Its cost is the
 /// multiply-adds; a row's pointer costs one load a tap. (Weights of a panel come from L2 where they
 /// pass L1; going through the depth in parts, several tiles at a time, was no faster.) Sources of
-/// few channels are first copied side by side, tile by tile (`patch`).
+/// few channels come with their zeros around them, and runs of taps as one of more channels.
 ///
 /// Numerics: an output is one chain of multiply-adds over taps and channels in order, from the
 /// bias on: |error| <= K u sum |w x|, K products. It does not depend on its neighbours or place.
@@ -29,6 +29,7 @@
 #include "hwy/highway.h"
 
 #include <cstddef>
+#include <cstring>
 
 HWY_BEFORE_NAMESPACE();
 QUERN_NAMESPACE_BEGIN
@@ -202,17 +203,6 @@ HWY_INLINE void copy_patch(const ConvSource<T>& s, const ConvPlace& place, T* HW
   }
 }
 
-/// What a tile reads: pointers to pixels, or to patches.
-template <int kRows, class T>
-HWY_INLINE void gather_sources(const ConvTask<T>& task, const ConvPlace* places) {
-  if (task.patch == nullptr) return gather_pointers<kRows>(task, places);
-  const std::ptrdiff_t each = task.source.tap_count * task.source.channels;
-  for (int r = 0; r < kRows; ++r) {
-    copy_patch(task.source, places[r], task.patch + r * each);
-    task.pointers[r] = task.patch + r * each;
-  }
-}
-
 /// All positions for the panel of channels [first, first + kVecs lanes).
 template <int kVecs, class T>
 HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const T* weights) {
@@ -234,16 +224,14 @@ HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const 
     T* out[kRows];
     ConvPlace places[kRows];
     const int count = next_places<kRows>(task, at, first, buffer, places, out);
-    gather_sources<kRows>(task, places);
-    const std::ptrdiff_t taps = task.patch != nullptr ? 1 : s.tap_count;
-    const std::ptrdiff_t channels = task.patch != nullptr ? s.tap_count * s.channels : s.channels;
+    gather_pointers<kRows>(task, places);
     if (whole) {
-      conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, out);
+      conv_tile<kRows, kVecs>(task.pointers, s.tap_count, s.channels, weights, bias, out);
       continue;
     }
     T* rows[kRows];
     for (int r = 0; r < kRows; ++r) rows[r] = buffer + r * width;
-    conv_tile<kRows, kVecs>(task.pointers, taps, channels, weights, bias, rows);
+    conv_tile<kRows, kVecs>(task.pointers, s.tap_count, s.channels, weights, bias, rows);
     for (int r = 0; r < count; ++r) {
       for (std::ptrdiff_t k = 0; k < left; ++k) out[r][k] = rows[r][k];
     }
@@ -254,6 +242,37 @@ HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const 
 HWY_INLINE std::ptrdiff_t panel_vectors(std::ptrdiff_t left) {
   const std::ptrdiff_t panels = (left + kConvVectors - 1) / kConvVectors;
   return (left + panels - 1) / panels;
+}
+
+/// Taps that are gathered at a time: their weights lie side by side in a plane, and each goes to a
+/// stream of its own.
+inline constexpr std::ptrdiff_t kPackTaps = 16;
+
+/// Weights of one panel, `there` outputs of `width`. A channel's weights are gathered in a place of
+/// their own first: the streams are a power of two apart, so that writing them in turn would meet
+/// in the same few lines of L1.
+template <class T>
+HWY_INLINE void pack_conv_panel(const T* w, std::ptrdiff_t channel_stride,
+                                std::ptrdiff_t output_stride, const ConvTap* taps,
+                                std::ptrdiff_t tap_count, std::ptrdiff_t channels,
+                                std::ptrdiff_t there, std::ptrdiff_t width, T* HWY_RESTRICT out) {
+  constexpr std::ptrdiff_t kWidth =
+      kConvVectors * static_cast<std::ptrdiff_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  HWY_ALIGN T gathered[static_cast<std::size_t>(kPackTaps * kWidth)] = {};
+  for (std::ptrdiff_t begin = 0; begin < tap_count; begin += kPackTaps) {
+    const std::ptrdiff_t count = tap_count - begin < kPackTaps ? tap_count - begin : kPackTaps;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T* from = w + c * channel_stride;
+      for (std::ptrdiff_t o = 0; o < there; ++o, from += output_stride) {
+        T* to = gathered + o;
+        for (std::ptrdiff_t t = 0; t < count; ++t, to += kWidth) *to = from[taps[begin + t].weight];
+      }
+      for (std::ptrdiff_t t = 0; t < count; ++t) {
+        std::memcpy(out + ((begin + t) * channels + c) * width, gathered + t * kWidth,
+                    static_cast<std::size_t>(width) * sizeof(T));
+      }
+    }
+  }
 }
 
 }  // namespace detail
@@ -276,14 +295,11 @@ void conv_pack_weights(const T* w, std::ptrdiff_t channel_stride, std::ptrdiff_t
   std::ptrdiff_t vectors = (outputs + lanes - 1) / lanes;
   for (std::ptrdiff_t first = 0; vectors > 0;) {
     const std::ptrdiff_t panel = detail::panel_vectors(vectors), width = panel * lanes;
-    for (std::ptrdiff_t t = 0; t < tap_count; ++t) {
-      for (std::ptrdiff_t c = 0; c < channels; ++c, out += width) {
-        const T* const from = w + taps[t].weight + c * channel_stride + first * output_stride;
-        const std::ptrdiff_t there = outputs - first < width ? outputs - first : width;
-        for (std::ptrdiff_t o = 0; o < there; ++o) out[o] = from[o * output_stride];
-        for (std::ptrdiff_t o = there; o < width; ++o) out[o] = T{0};
-      }
-    }
+    const std::ptrdiff_t there = outputs - first < width ? outputs - first : width;
+    const std::ptrdiff_t tap_step = channels * width;
+    detail::pack_conv_panel(w + first * output_stride, channel_stride, output_stride, taps,
+                            tap_count, channels, there, width, out);
+    out += tap_count * tap_step;
     first += width;
     vectors -= panel;
   }

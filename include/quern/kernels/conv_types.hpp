@@ -60,7 +60,6 @@ struct ConvTask {
   std::ptrdiff_t y_image_stride = 0;
   const T* zeros = nullptr;      ///< as many as channels
   const T** pointers = nullptr;  ///< scratch: taps * layout rows
-  T* patch = nullptr;            ///< scratch: layout rows * taps * channels; null: unused
 };
 
 /// Where the two operands of a weights' gradient are along one row of positions.

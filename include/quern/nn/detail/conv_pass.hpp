@@ -19,6 +19,7 @@
 #include "quern/core/parallel.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/kernels/kernels.hpp"
+#include "quern/nn/detail/conv_geometry.hpp"
 #include "quern/nn/tensor.hpp"
 
 #include <algorithm>
@@ -30,193 +31,6 @@
 QUERN_NAMESPACE_BEGIN
 namespace nn {
 namespace detail {
-
-/// Height and width.
-struct Size2 {
-  Index h = 1;
-  Index w = 1;
-};
-
-/// One convolution's numbers: x (batch, x_channels, x) to y (batch, y_channels, y), weights
-/// (y_channels, x_channels / groups, kernel).
-struct ConvGeometry {
-  Index batch = 0;
-  Size2 x, y;
-  Index x_channels = 0, y_channels = 0;
-  Size2 kernel, stride, before, dilation;  ///< before: padding above and to the left
-  Index groups = 1;
-  bool channels_last = false;
-  std::vector<std::uint8_t> mask = {};  ///< one a tap, 0 leaves it out; empty: all count
-
-  [[nodiscard]] Index taps() const { return kernel.h * kernel.w; }
-  [[nodiscard]] Index x_each() const { return x_channels / groups; }
-  [[nodiscard]] Index y_each() const { return y_channels / groups; }
-  [[nodiscard]] bool counts(Index tap) const {
-    return mask.empty() || mask[static_cast<std::size_t>(tap)] != 0;
-  }
-};
-
-/// A batch of images in memory.
-template <class T>
-struct ImageBatch {
-  T* data = nullptr;
-  Size2 size;
-  Index channels = 0;
-  bool channels_last = false;
-
-  [[nodiscard]] Index pixels() const { return size.h * size.w; }
-  [[nodiscard]] Index pixel_stride() const { return channels_last ? channels : 1; }
-  [[nodiscard]] Index channel_stride() const { return channels_last ? 1 : pixels(); }
-  [[nodiscard]] T* at(Index n, Index channel, Index row) const {
-    return data + n * pixels() * channels + channel * channel_stride() +
-           row * size.w * pixel_stride();
-  }
-};
-
-/// Rows of an image with the channels of a pixel side by side: where they lie, or a copy.
-template <class T>
-struct PixelRows {
-  T* data = nullptr;
-  Index row_stride = 0;
-  Index pixel_stride = 0;
-};
-
-/// Rows [first, end) of channels [channel, channel + count), each pixel's channels padded with
-/// zeros to `padded`. Copies into `scratch` unless they lie so already.
-template <class T>
-PixelRows<const T> fetch_rows(const ImageBatch<const T>& image, Index n, Index channel, Index count,
-                              Index padded, Index first, Index end, T* scratch) {
-  const T* const from = image.at(n, channel, first);
-  const Index width = image.size.w, pixels = (end - first) * width;
-  if (padded == count && (image.channels_last || count == 1)) {
-    return {from, width * image.pixel_stride(), image.pixel_stride()};
-  }
-  if (image.channels_last) {
-    for (Index p = 0; p < pixels; ++p) {
-      std::copy_n(from + p * image.channels, count, scratch + p * padded);
-    }
-  } else {
-    QUERN_DISPATCH(transpose(from, image.pixels(), count, pixels, scratch, padded));
-  }
-  if (padded > count) {
-    for (Index p = 0; p < pixels; ++p) {
-      std::fill_n(scratch + p * padded + count, padded - count, T{});
-    }
-  }
-  return {scratch, width * padded, padded};
-}
-
-/// Of the output's pixels, those whose row is h0 + step i and column w0 + step j.
-struct ConvPhase {
-  Size2 origin{0, 0};
-  std::vector<kernels::ConvTap> taps;
-  Index packed = 0;  ///< where its weights begin
-};
-
-/// Taps that follow each other pixel by pixel, if all come in runs of one length.
-[[nodiscard]] inline Index tap_run(const std::vector<kernels::ConvTap>& taps) {
-  const auto follows = [&](std::size_t t) {
-    return taps[t].dh == taps[t - 1].dh && taps[t].dw == taps[t - 1].dw + 1;
-  };
-  std::size_t run = 1;
-  while (run < taps.size() && follows(run)) ++run;
-  if (taps.size() % run != 0) return 1;
-  for (std::size_t t = 1; t < taps.size(); ++t) {
-    if (t % run != 0 && !follows(t)) return 1;
-  }
-  return static_cast<Index>(run);
-}
-
-/// How the kernel is run for a pass.
-enum class ConvForm {
-  wide,      ///< vectors of output channels
-  patch,     ///< the same, a tile's source copied side by side: few source channels
-  narrow,    ///< vectors of source channels: few output channels
-  depthwise  ///< each channel by itself: vectors of channels
-};
-
-/// From source to destination: a convolution or the gradient of its input.
-template <class T>
-struct ConvPass {
-  Index batch = 0;
-  Index groups = 1;
-  ImageBatch<const T> source;
-  ImageBatch<T> dest;
-  Size2 source_step, dest_step;
-  std::vector<ConvPhase> phases;
-  const T* weights = nullptr;
-  Index channel_stride = 0, output_stride = 0, group_stride = 0;  ///< of the weights
-  const T* bias = nullptr;                                        ///< of dest's channels, or null
-
-  [[nodiscard]] Index channels() const { return source.channels / groups; }
-  [[nodiscard]] Index outputs() const { return dest.channels / groups; }
-};
-
-/// y from x.
-template <class T>
-ConvPass<T> forward_pass(const ConvGeometry& g, const T* x, const T* w, const T* bias, T* y) {
-  ConvPass<T> pass;
-  pass.batch = g.batch;
-  pass.groups = g.groups;
-  pass.source = {x, g.x, g.x_channels, g.channels_last};
-  pass.dest = {y, g.y, g.y_channels, g.channels_last};
-  pass.source_step = g.stride;
-  pass.weights = w;
-  pass.channel_stride = g.taps();
-  pass.output_stride = g.x_each() * g.taps();
-  pass.group_stride = g.y_each() * g.x_each() * g.taps();
-  pass.bias = bias;
-  ConvPhase phase;
-  for (Index kh = 0; kh < g.kernel.h; ++kh) {
-    for (Index kw = 0; kw < g.kernel.w; ++kw) {
-      const Index tap = kh * g.kernel.w + kw;
-      if (!g.counts(tap)) continue;
-      phase.taps.push_back({kh * g.dilation.h - g.before.h, kw * g.dilation.w - g.before.w, tap});
-    }
-  }
-  pass.phases.push_back(std::move(phase));
-  return pass;
-}
-
-/// Rounds down, also below zero.
-[[nodiscard]] inline Index floor_div(Index a, Index b) {
-  return a >= 0 ? a / b : -((-a + b - 1) / b);
-}
-
-/// dx from dy; with a bias (one a channel of x) it is a transposed convolution.
-template <class T>
-ConvPass<T> backward_pass(const ConvGeometry& g, const T* dy, const T* w, const T* bias, T* dx) {
-  ConvPass<T> pass;
-  pass.batch = g.batch;
-  pass.groups = g.groups;
-  pass.source = {dy, g.y, g.y_channels, g.channels_last};
-  pass.dest = {dx, g.x, g.x_channels, g.channels_last};
-  pass.dest_step = g.stride;
-  pass.weights = w;
-  pass.channel_stride = g.x_each() * g.taps();
-  pass.output_stride = g.taps();
-  pass.group_stride = g.y_each() * g.x_each() * g.taps();
-  pass.bias = bias;
-  for (Index h = 0; h < g.stride.h; ++h) {
-    for (Index w0 = 0; w0 < g.stride.w; ++w0) {
-      ConvPhase phase;
-      phase.origin = {h, w0};
-      // Backwards, so that taps follow each other in the source.
-      for (Index kh = g.kernel.h - 1; kh >= 0; --kh) {
-        const Index up = h + g.before.h - kh * g.dilation.h;
-        if (floor_div(up, g.stride.h) * g.stride.h != up) continue;
-        for (Index kw = g.kernel.w - 1; kw >= 0; --kw) {
-          const Index left = w0 + g.before.w - kw * g.dilation.w;
-          const Index tap = kh * g.kernel.w + kw;
-          if (floor_div(left, g.stride.w) * g.stride.w != left || !g.counts(tap)) continue;
-          phase.taps.push_back({floor_div(up, g.stride.h), floor_div(left, g.stride.w), tap});
-        }
-      }
-      pass.phases.push_back(std::move(phase));
-    }
-  }
-  return pass;
-}
 
 /// A pass with its weights packed and its memory laid out.
 template <class T>
@@ -265,7 +79,7 @@ class ConvRunner {
     } else if (outputs <= 4 && channels >= 8) {
       form_ = ConvForm::narrow;
     } else if (channels < 8 && most_taps_ > 1) {
-      form_ = ConvForm::patch;
+      form_ = ConvForm::padded;
     }
   }
 
@@ -284,18 +98,38 @@ class ConvRunner {
   }
 
   [[nodiscard]] RowRange source_rows(Index begin, Index end) const {
-    Index low = pass_.source.size.h, high = 0;
+    RowRange rows = wanted_rows(begin, end);
+    rows.first = (std::max)(rows.first, Index{0});
+    rows.end = (std::min)(rows.end, pass_.source.size.h);
+    return {(std::min)(rows.first, rows.end), rows.end};
+  }
+  /// The same with those outside the image.
+  [[nodiscard]] RowRange wanted_rows(Index begin, Index end) const {
+    RowRange rows{pass_.source.size.h, 0};
     for (const ConvPhase& p : pass_.phases) {
       const RowRange grid = grid_rows(p, begin, end);
       if (grid.first >= grid.end) continue;
       for (const kernels::ConvTap& tap : p.taps) {
-        low = (std::min)(low, grid.first * pass_.source_step.h + tap.dh);
-        high = (std::max)(high, (grid.end - 1) * pass_.source_step.h + tap.dh + 1);
+        rows.first = (std::min)(rows.first, grid.first * pass_.source_step.h + tap.dh);
+        rows.end = (std::max)(rows.end, (grid.end - 1) * pass_.source_step.h + tap.dh + 1);
       }
     }
-    low = (std::max)(low, Index{0});
-    high = (std::min)(high, pass_.source.size.h);
-    return {(std::min)(low, high), high};
+    return rows.first < rows.end ? rows : RowRange{0, 0};
+  }
+  /// Columns that a row of the destination reads.
+  [[nodiscard]] RowRange wanted_columns() const {
+    RowRange columns{0, pass_.source.size.w};
+    for (const ConvPhase& p : pass_.phases) {
+      for (const kernels::ConvTap& tap : p.taps) {
+        columns.first = (std::min)(columns.first, tap.dw);
+        columns.end =
+            (std::max)(columns.end, (grid_width(p) - 1) * pass_.source_step.w + tap.dw + 1);
+      }
+    }
+    return columns;
+  }
+  [[nodiscard]] Index grid_width(const ConvPhase& p) const {
+    return (pass_.dest.size.w + pass_.dest_step.w - 1 - p.origin.w) / pass_.dest_step.w;
   }
   /// Rows of a phase's grid within destination rows [begin, end).
   [[nodiscard]] RowRange grid_rows(const ConvPhase& p, Index begin, Index end) const {
@@ -313,22 +147,26 @@ class ConvRunner {
       packed += rounded(QUERN_DISPATCH_AT(level_, conv_packed_size<T>(pass_.outputs(), depth)));
     }
     packed_size_ = packed;
-    Index most_rows = 0;
+    Index most_rows = 0, padded_rows = 0;
     for (Index b = 0; b < blocks_; ++b) {
-      const RowRange rows =
-          source_rows(b * block_rows_, (std::min)((b + 1) * block_rows_, pass_.dest.size.h));
+      const Index begin = b * block_rows_;
+      const Index end = (std::min)(begin + block_rows_, pass_.dest.size.h);
+      const RowRange rows = source_rows(begin, end), wanted = wanted_rows(begin, end);
       most_rows = (std::max)(most_rows, rows.end - rows.first);
+      padded_rows = (std::max)(padded_rows, wanted.end - wanted.first);
     }
     zeros_size_ = rounded(pass_.channels());
     if (copies_source_) {
       source_size_ = rounded(most_rows * pass_.source.size.w * pass_.channels());
     }
     if (copies_dest_) dest_size_ = rounded(block_rows_ * pass_.dest.size.w * pass_.outputs());
-    if (form_ == ConvForm::patch) {
-      patch_size_ = rounded(layout_.rows * most_taps_ * pass_.channels());
+    if (form_ == ConvForm::padded) {
+      const RowRange columns = wanted_columns();
+      padded_size_ =
+          rounded(images_ * padded_rows * (columns.end - columns.first) * pass_.channels());
     }
     const Index workers = worker_count(threads_);
-    worker_size_ = source_size_ + dest_size_ + patch_size_;
+    worker_size_ = source_size_ + dest_size_ + padded_size_;
     scratch.resize({packed * pass_.groups + zeros_size_ + worker_size_ * workers});
     packed_ = scratch.data();
     zeros_ = packed_ + packed * pass_.groups;
@@ -392,16 +230,23 @@ class ConvRunner {
     task.bias = pass_.bias == nullptr ? nullptr : pass_.bias + group * outputs;
     task.zeros = zeros_;
     task.pointers = const_cast<const T**>(pointers_.data()) + worker * most_taps_ * layout_.rows;
-    if (form_ == ConvForm::patch) task.patch = dest_scratch + dest_size_;
+    const bool padded = form_ == ConvForm::padded;
+    const RowRange wanted = wanted_rows(begin, end), columns = wanted_columns();
+    if (padded) pad(task, rows, wanted, columns, dest_scratch + dest_size_);
+    std::vector<kernels::ConvTap> joined;
     for (const ConvPhase& p : pass_.phases) {
       const RowRange grid = grid_rows(p, begin, end);
       task.source.taps = p.taps.data();
       task.source.tap_count = static_cast<Index>(p.taps.size());
-      task.source.run = source.pixel_stride == channels ? tap_run(p.taps) : 1;
+      if (padded) {
+        const Index run = join_taps(p.taps, {wanted.first, columns.first}, joined);
+        task.source.taps = joined.data();
+        task.source.tap_count = static_cast<Index>(joined.size());
+        task.source.channels = run * channels;
+      }
       task.row_begin = grid.first;
       task.row_end = grid.end;
-      task.grid_width =
-          (pass_.dest.size.w + pass_.dest_step.w - 1 - p.origin.w) / pass_.dest_step.w;
+      task.grid_width = grid_width(p);
       task.weights = packed_ + group * packed_size_ + p.packed;
       const Index row = p.origin.h + grid.first * pass_.dest_step.h - begin;
       task.y = dest.data + row * dest.row_stride + p.origin.w * dest.pixel_stride;
@@ -414,6 +259,45 @@ class ConvRunner {
           level_, transpose<T>(dest_scratch, outputs, (end - begin) * pass_.dest.size.w, outputs,
                                pass_.dest.at(n, group * outputs, begin), pass_.dest.pixels()));
     }
+  }
+
+  /// Makes the task's source a copy of `wanted` rows and columns, with zeros outside the image.
+  void pad(kernels::ConvTask<T>& task, RowRange rows, RowRange wanted, RowRange columns,
+           T* to) const {
+    kernels::ConvSource<T>& s = task.source;
+    const Index channels = s.channels, width = columns.end - columns.first;
+    const Index size = (wanted.end - wanted.first) * width * channels;
+    std::fill_n(to, size * task.images, T{});
+    for (Index i = 0; i < task.images; ++i) {
+      for (Index row = rows.first; row < rows.end; ++row) {
+        const T* from = s.data + i * s.image_stride + (row - rows.first) * s.row_stride;
+        T* at = to + i * size + ((row - wanted.first) * width - columns.first) * channels;
+        if (s.pixel_stride == channels) {
+          std::copy_n(from, s.width * channels, at);
+          continue;
+        }
+        for (Index w = 0; w < s.width; ++w, from += s.pixel_stride, at += channels) {
+          std::copy_n(from, channels, at);
+        }
+      }
+    }
+    s.data = to;
+    s.first_row = 0;
+    s.row_stride = width * channels;
+    s.pixel_stride = channels;
+    s.image_stride = size;
+    s.height = wanted.end - wanted.first;
+    s.width = width;
+  }
+  /// Runs of taps as single ones, from the copy's corner. Returns how long they are.
+  static Index join_taps(const std::vector<kernels::ConvTap>& taps, Size2 corner,
+                         std::vector<kernels::ConvTap>& joined) {
+    const auto run = static_cast<std::size_t>(tap_run(taps));
+    joined.clear();
+    for (std::size_t t = 0; t < taps.size(); t += run) {
+      joined.push_back({taps[t].dh - corner.h, taps[t].dw - corner.w, taps[t].weight});
+    }
+    return static_cast<Index>(run);
   }
 
   void run_task(const kernels::ConvTask<T>& task) const {
@@ -441,7 +325,7 @@ class ConvRunner {
   Index most_taps_ = 0;
   Index block_rows_ = 1, blocks_ = 0, images_ = 1;
   bool copies_source_ = false, copies_dest_ = false;
-  Index packed_size_ = 0, zeros_size_ = 0, source_size_ = 0, dest_size_ = 0, patch_size_ = 0;
+  Index packed_size_ = 0, zeros_size_ = 0, source_size_ = 0, dest_size_ = 0, padded_size_ = 0;
   Index worker_size_ = 0;
   T* packed_ = nullptr;
   T* zeros_ = nullptr;

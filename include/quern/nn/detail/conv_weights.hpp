@@ -55,9 +55,14 @@ class ConvWeightsRunner {
           for (Index group = 0; group < g_.groups; ++group) run_chunk(chunk, group);
         },
         threads_);
-    const auto count = static_cast<Index>(taps_.size());
+    add_chunks();
+    if (depthwise_) {
+      for (std::size_t t = 0; t < taps_.size(); ++t) collect_depthwise(static_cast<Index>(t), dw);
+      return;
+    }
+    const Index rows = swapped_ ? g_.y_each() : g_.x_each();
     parallel_for(
-        g_.groups * count, [&](Index i) { collect(i / count, i % count, dw); }, threads_);
+        g_.groups * rows, [&](Index i) { collect(i / rows, i % rows, dw); }, threads_);
   }
 
  private:
@@ -196,35 +201,56 @@ class ConvWeightsRunner {
     QUERN_DISPATCH_AT(level_, conv_weights<T>(task, runs_.data() + worker * block_rows_));
   }
 
-  /// Adds the chunks' sums of one group and tap into the weights' layout.
-  void collect(Index group, Index t, std::span<T> dw) const {
-    if (depthwise_) return collect_depthwise(t, dw);
+  /// The chunks' sums, in order, into the first.
+  void add_chunks() {
+    constexpr Index block = 16384;
+    if (chunks_ < 2) return;
+    parallel_for(
+        block_count(part_size_, block),
+        [&](Index b) {
+          const BlockRange r = block_range(part_size_, block, b);
+          for (Index chunk = 1; chunk < chunks_; ++chunk) {
+            QUERN_DISPATCH_AT(level_,
+                              axpy<T>(T{1}, parts_ + chunk * part_size_ + r.begin,
+                                      static_cast<std::size_t>(r.size()), parts_ + r.begin));
+          }
+        },
+        threads_);
+  }
+
+  /// Adds one row of a group's sums (of all taps) into the weights' layout.
+  void collect(Index group, Index i, std::span<T> dw) const {
     const Index cx = g_.x_each(), cy = g_.y_each(), taps = g_.taps();
-    const Index first_single = patch_ ? t * cx : 0;
-    const T* const from = parts_ + group * (part_size_ / g_.groups) +
-                          (patch_ ? 0 : t * singles_ * padded_) + first_single * padded_;
-    T* const to = dw.data() + group * cy * cx * taps + taps_[static_cast<std::size_t>(t)].weight;
-    const Index rows = swapped_ ? cy : cx, cols = swapped_ ? cx : cy;
-    for (Index i = 0; i < rows; ++i) {
-      for (Index j = 0; j < cols; ++j) {
-        T sum = T{};
-        for (Index chunk = 0; chunk < chunks_; ++chunk) {
-          sum += from[chunk * part_size_ + i * padded_ + j];
+    const Index tap_step = (patch_ ? cx : singles_) * padded_;
+    const T* const from = parts_ + group * (part_size_ / g_.groups) + i * padded_;
+    T* const to = dw.data() + group * cy * cx * taps;
+    const Index cols = swapped_ ? cx : cy, step = swapped_ ? taps : cx * taps;
+    T* const first = to + (swapped_ ? i * cx : i) * taps;
+    // Sums of the taps are a power of two apart: copied first, a few at a time, they do not meet in
+    // the same lines of L1.
+    constexpr Index some = 16, wide = 64;
+    T copied[some * wide];
+    const auto count = static_cast<Index>(taps_.size());
+    for (Index t0 = 0; t0 < count; t0 += some) {
+      const Index ts = (std::min)(some, count - t0);
+      for (Index j0 = 0; j0 < cols; j0 += wide) {
+        const Index js = (std::min)(wide, cols - j0);
+        for (Index t = 0; t < ts; ++t) {
+          std::copy_n(from + (t0 + t) * tap_step + j0, js, copied + t * wide);
         }
-        to[swapped_ ? (i * cx + j) * taps : (j * cx + i) * taps] += sum;
+        for (Index j = 0; j < js; ++j) {
+          T* const at = first + (j0 + j) * step;
+          for (Index t = 0; t < ts; ++t) {
+            at[taps_[static_cast<std::size_t>(t0 + t)].weight] += copied[t * wide + j];
+          }
+        }
       }
     }
   }
 
   void collect_depthwise(Index t, std::span<T> dw) const {
     T* const to = dw.data() + taps_[static_cast<std::size_t>(t)].weight;
-    for (Index c = 0; c < g_.y_channels; ++c) {
-      T sum = T{};
-      for (Index chunk = 0; chunk < chunks_; ++chunk) {
-        sum += parts_[chunk * part_size_ + t * padded_ + c];
-      }
-      to[c * g_.taps()] += sum;
-    }
+    for (Index c = 0; c < g_.y_channels; ++c) to[c * g_.taps()] += parts_[t * padded_ + c];
   }
 
   ConvGeometry g_;
