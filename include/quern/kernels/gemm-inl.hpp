@@ -119,6 +119,16 @@ HWY_INLINE void finish_sums(D d, const GemmTile<T>& tile, const V (&sums)[kCount
   if constexpr (kIndex + 1 < kCount) finish_sums<kIndex + 1>(d, tile, sums, epilogue);
 }
 
+/// The same for epilogues that take a tile's row at once.
+template <int kRow, int kCount, class D, class V, class T, class E>
+HWY_INLINE void finish_rows(D d, const GemmTile<T>& tile, const V (&sums)[kCount],
+                            const V (&offsets)[kTileVectors], const E& epilogue) {
+  epilogue.template keep_row<kRow * kTileVectors>(d, sums, offsets, tile.row + kRow, tile.col);
+  if constexpr ((kRow + 1) * kTileVectors < kCount) {
+    finish_rows<kRow + 1>(d, tile, sums, offsets, epilogue);
+  }
+}
+
 /// Sums of this block of depth, and those of the blocks before it.
 template <int kRows, bool kPacked, class D, class V, class T>
 HWY_INLINE void sum_products(D d, const GemmTile<T>& tile, V (&sums)[kRows * kTileVectors]) {
@@ -153,7 +163,13 @@ HWY_NOINLINE void gemm_whole_tile(const GemmTile<T>& tile, const E& epilogue) {
   hn::VFromD<GemmTag<T>> sums[kTileRows * kTileVectors];
   epilogue.template prefetch<kTileRows>(tile.row, tile.col);
   sum_products<kTileRows, true>(d, tile, sums);
-  finish_sums<0>(d, tile, sums, epilogue);
+  if constexpr (E::kByRows) {
+    hn::VFromD<GemmTag<T>> offsets[kTileVectors];
+    epilogue.begin_tile(d, tile.col, offsets);
+    finish_rows<0>(d, tile, sums, offsets, epilogue);
+  } else {
+    finish_sums<0>(d, tile, sums, epilogue);
+  }
 }
 
 /// Any `rows` up to kTileRows into `out`, a tile: those at the lower edge in pieces of 4, 2 and 1.

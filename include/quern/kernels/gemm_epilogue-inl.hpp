@@ -7,6 +7,7 @@
 /// `TileEpilogue<E>` is made once a task and called once a vector:
 ///   operator()<kFull>(d, sum, row, col, count): lanes hold columns col, col + 1, ...; unless kFull
 ///     only the first `count` (>= 1) exist.
+///   kByRows: takes a row of a tile at once (begin_tile, keep_row) where tiles are whole.
 ///   kInRegisters: short enough to be written out for every vector of a tile; else the tile goes
 ///     through L1, which costs little and keeps the code small.
 ///   prefetch<kRows>(row, col): the tile there will be finished soon.
@@ -60,6 +61,7 @@ HWY_INLINE void store_some(D d, hn::VFromD<D> v, T* to, std::ptrdiff_t stride,
 template <class T>
 struct TileEpilogue<StoreScaled<T>> {
   static constexpr bool kInRegisters = true;
+  static constexpr bool kByRows = false;
   HWY_INLINE TileEpilogue(const StoreScaled<T>& e, const GemmTask<T>& /*task*/) : e_(e) {}
 
   template <bool kFull, class D, class V>
@@ -134,6 +136,7 @@ struct TileEpilogue<StoreArgMin<T>> {
   using Int = hn::TFromD<DI>;
 
   static constexpr bool kInRegisters = true;
+  static constexpr bool kByRows = true;
 
   TileEpilogue(const StoreArgMin<T>& e, const GemmTask<T>& task)
       : e_(e), begin_(task.row_begin), end_(task.row_end) {
@@ -153,6 +156,28 @@ struct TileEpilogue<StoreArgMin<T>> {
   HWY_INLINE void operator()(D d, V sum, std::ptrdiff_t row, std::ptrdiff_t col,
                              std::ptrdiff_t count) const {
     keep<kFull>(d, value_of<kFull>(d, sum, col, count), row, col, count);
+  }
+
+  /// Half the squares of a tile's columns, loaded once for all of its rows.
+  template <class V, int kCount>
+  HWY_INLINE void begin_tile(D d, std::ptrdiff_t col, V (&offsets)[kCount]) const {
+    load_offsets<0>(d, col, offsets);
+  }
+  /// A tile's row at once: its vectors meet what the row has in registers, which is read and
+  /// written once. Of equals the first stays, as if they came one after the other.
+  template <int kFirst, class V, int kSums, int kCount>
+  HWY_INLINE void keep_row(D d, const V (&sums)[kSums], const V (&offsets)[kCount],
+                           std::ptrdiff_t row, std::ptrdiff_t col) const {
+    const DI di;
+    const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+    T* const best_at = values_ + (row - begin_) * lanes;
+    Int* const columns_at = columns_ + (row - begin_) * lanes;
+    V best = hn::LoadU(d, best_at);
+    auto columns = hn::LoadU(di, columns_at);
+    meet<0, kFirst>(d, hn::Set(d, e_.alpha), sums, offsets, hn::Iota(di, static_cast<Int>(col)),
+                    best, columns);
+    hn::StoreU(best, d, best_at);
+    hn::StoreU(columns, di, columns_at);
   }
 
   template <bool kFull, class V>
@@ -197,6 +222,25 @@ struct TileEpilogue<StoreArgMin<T>> {
   }
 
  private:
+  template <int kIndex, class V, int kCount>
+  HWY_INLINE void load_offsets(D d, std::ptrdiff_t col, V (&offsets)[kCount]) const {
+    const std::ptrdiff_t at = col + kIndex * static_cast<std::ptrdiff_t>(hn::Lanes(d));
+    offsets[kIndex] = e_.offsets == nullptr ? hn::Zero(d) : hn::LoadU(d, e_.offsets + at);
+    if constexpr (kIndex + 1 < kCount) load_offsets<kIndex + 1>(d, col, offsets);
+  }
+  template <int kIndex, int kFirst, class V, class VI, int kSums, int kCount>
+  HWY_INLINE void meet(D d, V alpha, const V (&sums)[kSums], const V (&offsets)[kCount], VI here,
+                       V& best, VI& columns) const {
+    const DI di;
+    const V value = hn::MulAdd(alpha, sums[kFirst + kIndex], offsets[kIndex]);
+    const auto smaller = hn::Lt(value, best);
+    best = hn::IfThenElse(smaller, value, best);
+    columns = hn::IfThenElse(hn::RebindMask(di, smaller), here, columns);
+    if constexpr (kIndex + 1 < kCount) {
+      const auto next = hn::Add(here, hn::Set(di, static_cast<Int>(hn::Lanes(d))));
+      meet<kIndex + 1, kFirst>(d, alpha, sums, offsets, next, best, columns);
+    }
+  }
   /// Not the compiler's infinity, which -ffast-math would assume away.
   static HWY_INLINE T infinity() {
     using F = FloatFormat<T>;
