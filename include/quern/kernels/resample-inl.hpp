@@ -210,11 +210,73 @@ HWY_INLINE void resample_row(const ResampleTable<T>& across, const ResamplePlane
 
 }  // namespace detail
 
+namespace detail {
+
+template <class T>
+struct CopiedRow {
+  const T* from;
+  template <class D>
+  HWY_INLINE hn::Vec<D> whole(D d, std::size_t i) const {
+    return hn::LoadU(d, from + i);
+  }
+  template <class D>
+  HWY_INLINE hn::Vec<D> part(D d, std::size_t i, std::size_t n) const {
+    return load_partial(d, from + i, n);
+  }
+};
+
+/// What result row o is a weighted sum of: `row(t)` is where source row t of its window lies. A row
+/// that has no part must not bring in its NaN. Returns how many there are.
+template <class T, class Row>
+HWY_INLINE std::ptrdiff_t choose_rows(const ResampleTable<T>& down, const ResamplePlane<T>& plane,
+                                      std::ptrdiff_t o, const Row& row) {
+  std::ptrdiff_t count = 0;
+  for (std::ptrdiff_t t = 0; t < down.taps; ++t) {
+    const T weight = down.weights[t * down.padded + o];
+    if (weight == T{0} && (count > 0 || t + 1 < down.taps)) continue;
+    plane.rows[count] = row(t);
+    plane.row_weights[count++] = weight;
+  }
+  return count;
+}
+
+/// Where rows become shorter: source rows are added up first, and each sum is resampled along
+/// itself, so that fewer are.
+template <class T>
+HWY_INLINE void resample_shorter(const ResampleTable<T>& across, const ResampleTable<T>& down,
+                                 const ResamplePlane<T>& plane) {
+  T* const sum = plane.ring;
+  T* const result = plane.ring + (plane.in_stride + 63) / 64 * 64;
+  for (std::ptrdiff_t o = plane.row_begin; o < plane.row_end; ++o) {
+    const std::ptrdiff_t count = choose_rows(down, plane, o, [&](std::ptrdiff_t t) {
+      return plane.in + (down.first[o] + t) * plane.in_stride;
+    });
+    weigh_rows(plane.rows, plane.row_weights, count, static_cast<std::size_t>(plane.in_stride), sum,
+               false);
+    T* const out = plane.out + o * plane.out_stride;
+    resample_row(across, plane, sum, plane.streams ? result : out);
+    if (plane.streams) {
+      write_row<T>(CopiedRow<T>{result}, static_cast<std::size_t>(plane.row_size), out, true);
+    }
+  }
+  if (plane.streams) hwy::FlushStream();
+}
+
+}  // namespace detail
+
+/// Whether a plane's rows are added up before they are resampled along themselves: its `ring` has
+/// room for one of the source and one of the result then, each rounded up to 64.
+template <class T>
+bool resample_adds_first(const ResampleTable<T>& across, const ResampleTable<T>& down) {
+  return across.in > across.out && !down.identity;
+}
+
 /// Rows of one plane; see the file comment. `plane.rows` and `row_weights` have room for the taps
 /// of either axis.
 template <class T>
 void resample_plane(const ResampleTable<T>& across, const ResampleTable<T>& down,
                     const ResamplePlane<T>& plane) {
+  if (resample_adds_first(across, down)) return detail::resample_shorter(across, down, plane);
   std::ptrdiff_t done = 0;
   for (std::ptrdiff_t o = plane.row_begin; o < plane.row_end; ++o) {
     const std::ptrdiff_t first = down.first[o];
@@ -230,16 +292,10 @@ void resample_plane(const ResampleTable<T>& across, const ResampleTable<T>& down
                              plane.ring + done % down.taps * plane.ring_stride);
       }
     }
-    std::ptrdiff_t count = 0;
-    for (std::ptrdiff_t t = 0; t < down.taps; ++t) {
-      const T weight = down.weights[t * down.padded + o];
-      // A row that has no part must not bring in its NaN.
-      if (weight == T{0} && (count > 0 || t + 1 < down.taps)) continue;
-      plane.rows[count] = across.identity
-                              ? plane.in + (first + t) * plane.in_stride
-                              : plane.ring + (first + t) % down.taps * plane.ring_stride;
-      plane.row_weights[count++] = weight;
-    }
+    const std::ptrdiff_t count = detail::choose_rows(down, plane, o, [&](std::ptrdiff_t t) {
+      return across.identity ? plane.in + (first + t) * plane.in_stride
+                             : plane.ring + (first + t) % down.taps * plane.ring_stride;
+    });
     detail::weigh_rows(plane.rows, plane.row_weights, count,
                        static_cast<std::size_t>(plane.row_size), out, plane.streams);
   }
@@ -247,19 +303,6 @@ void resample_plane(const ResampleTable<T>& across, const ResampleTable<T>& down
 }
 
 namespace detail {
-
-template <class T>
-struct CopiedRow {
-  const T* from;
-  template <class D>
-  HWY_INLINE hn::Vec<D> whole(D d, std::size_t i) const {
-    return hn::LoadU(d, from + i);
-  }
-  template <class D>
-  HWY_INLINE hn::Vec<D> part(D d, std::size_t i, std::size_t n) const {
-    return load_partial(d, from + i, n);
-  }
-};
 
 /// Number o of the result is number o / factor of source o % factor; factor divides the lanes.
 template <int kFactor, class T>

@@ -54,27 +54,39 @@ inline UnpoolSizes unpool_sizes(const char* function, std::span<const Index> in,
       error_text(function, "indices", "places of 0.." + std::to_string(size - 1), index));
 }
 
-/// f(element, its place in the plane of all channels) of one plane.
-template <class F>
-void for_unpooled(const char* function, const UnpoolSizes& s, const std::int64_t* places,
-                  const F& f) {
+/// ValueError unless all places of a plane lie inside it.
+inline void expect_unpool_places(const char* function, const UnpoolSizes& s,
+                                 const std::int64_t* places) {
   const auto size = static_cast<std::uint64_t>(s.out);  // a negative place is larger
+  std::uint64_t largest = 0;
+  const Index count = s.in * s.channels;
+  for (Index i = 0; i < count; ++i) {
+    largest = (std::max)(largest, static_cast<std::uint64_t>(places[i]));
+  }
+  if (largest < size || count == 0) return;
+  bad_unpool_index(function, static_cast<std::int64_t>(largest), s.out);
+}
+
+/// target[place of element i] = values[i], for one plane of places that lie inside it.
+template <class T>
+void unpool_plane(const UnpoolSizes& s, const std::int64_t* places, const T* values, T* target) {
   if (s.channels == 1) {
-    for (Index i = 0; i < s.in; ++i) {
-      if (static_cast<std::uint64_t>(places[i]) >= size) {
-        bad_unpool_index(function, places[i], s.out);
-      }
-      f(i, places[i]);
-    }
+    for (Index i = 0; i < s.in; ++i) target[places[i]] = values[i];
     return;
   }
-  for (Index pixel = 0, i = 0; pixel < s.in; ++pixel) {
-    for (Index c = 0; c < s.channels; ++c, ++i) {
-      if (static_cast<std::uint64_t>(places[i]) >= size) {
-        bad_unpool_index(function, places[i], s.out);
-      }
-      f(i, places[i] * s.channels + c);
-    }
+  for (Index pixel = 0; pixel < s.in; ++pixel, places += s.channels, values += s.channels) {
+    for (Index c = 0; c < s.channels; ++c) target[places[c] * s.channels + c] = values[c];
+  }
+}
+/// The other way: to[i] = source[place of element i].
+template <class T>
+void pool_plane(const UnpoolSizes& s, const std::int64_t* places, const T* source, T* to) {
+  if (s.channels == 1) {
+    for (Index i = 0; i < s.in; ++i) to[i] = source[places[i]];
+    return;
+  }
+  for (Index pixel = 0; pixel < s.in; ++pixel, places += s.channels, to += s.channels) {
+    for (Index c = 0; c < s.channels; ++c) to[c] = source[places[c] * s.channels + c];
   }
 }
 
@@ -93,31 +105,22 @@ void max_unpool2d(std::type_identity_t<TensorView<const T>> in,
       detail::unpool_sizes(function, in.extents(), out.extents(), indices.size(), layout);
   const Index from = s.in * s.channels, to = s.out * s.channels;
   const bool streams = out.size() * static_cast<Index>(sizeof(T)) >= detail::resample_stream_bytes;
-  const auto scatter = [&](Index plane, T* target, bool clear) {
-    const std::int64_t* const places = indices.data() + plane * from;
-    const T* const values = in.data() + plane * from;
-    detail::for_unpooled(function, s, places,
-                         [&](Index i, Index place) { target[place] = clear ? T(0) : values[i]; });
-  };
+  // A plane that stays in the cache is written there first, and then around it.
   const bool by_scratch = streams && to * static_cast<Index>(sizeof(T)) <= (Index{1} << 20);
   core::Buffer<T> memory;
-  if (by_scratch) {  // a plane of zeros stays in the cache: what was set is cleared again
-    memory =
-        core::Buffer<T>(static_cast<std::size_t>(to * worker_count(threads)), core::Fill::zero);
-  }
+  if (by_scratch) memory = core::Buffer<T>(static_cast<std::size_t>(to * worker_count(threads)));
   parallel_for(
       s.planes,
       [&](std::int64_t plane) {
+        const std::int64_t* const places = indices.data() + plane * from;
         T* const target = out.data() + plane * to;
-        if (!by_scratch) {
-          std::fill_n(target, to, T(0));
-          scatter(plane, target, false);
-          return;
+        T* const written = by_scratch ? memory.data() + this_worker() * to : target;
+        detail::expect_unpool_places(function, s, places);
+        std::fill_n(written, to, T(0));
+        detail::unpool_plane<T>(s, places, in.data() + plane * from, written);
+        if (by_scratch) {
+          QUERN_DISPATCH(stream_copy<T>(written, static_cast<std::size_t>(to), target));
         }
-        T* const scratch = memory.data() + this_worker() * to;
-        scatter(plane, scratch, false);
-        QUERN_DISPATCH(stream_copy<T>(scratch, static_cast<std::size_t>(to), target));
-        scatter(plane, scratch, true);
       },
       threads);
 }
@@ -135,10 +138,10 @@ void max_unpool2d_vjp(std::type_identity_t<TensorView<const T>> dout,
   parallel_for(
       s.planes,
       [&](std::int64_t plane) {
-        const T* const source = dout.data() + plane * s.out * s.channels;
-        T* const to = din.data() + plane * each;
-        detail::for_unpooled(function, s, indices.data() + plane * each,
-                             [&](Index i, Index place) { to[i] = source[place]; });
+        const std::int64_t* const places = indices.data() + plane * each;
+        detail::expect_unpool_places(function, s, places);
+        detail::pool_plane<T>(s, places, dout.data() + plane * s.out * s.channels,
+                              din.data() + plane * each);
       },
       threads);
 }

@@ -111,7 +111,12 @@ void resample_planes(const AxisWeights& across, const AxisWeights& down, const P
       pieces > 1 ? 1 : (std::max)(Index{1}, rows / (std::max)(down.out, Index{1}));
   const Index taps = (std::max)(across.taps, down.taps);
   const Index stride = block_count(width, 64) * 64 + lanes;
-  const Index ring = across.identity() ? 0 : stride * down.taps;
+  const Index source = across.in * job.channels;
+  const bool adds_first =
+      QUERN_DISPATCH_AT(level, resample_adds_first<T>(row.table(), column.table()));
+  const Index ring = adds_first          ? (block_count(source, 64) + block_count(width, 64)) * 64
+                     : across.identity() ? 0
+                                         : stride * down.taps;
   const Index tasks = block_count(job.planes, together) * pieces;
   const Index workers = (std::min)(tasks, Index{worker_count(threads)});
   core::Buffer<T> memory(static_cast<std::size_t>((ring + taps) * workers));
@@ -123,7 +128,7 @@ void resample_planes(const AxisWeights& across, const AxisWeights& down, const P
         const BlockRange group = block_range(job.planes, together, task / pieces);
         const Index worker = this_worker();
         kernels::ResamplePlane<T> plane;
-        plane.in_stride = across.in * job.channels;
+        plane.in_stride = source;
         plane.out_stride = width;
         plane.row_begin = part.begin;
         plane.row_end = part.end;
