@@ -27,6 +27,7 @@ class Case:
     limit: Optional[Callable] = None  # (limits, threads) -> best figure the machine allows
     slot: float = 0.1  # seconds a repeat lasts at least; 0: exactly one call
     repeats: Optional[int] = None  # at most this many
+    cold: bool = False  # one call, not warmed up before: it is measured and judged (long ones)
     fresh: bool = False  # a new process for every repeat (memory)
     threads: Optional[tuple] = None  # only for these thread counts
 
