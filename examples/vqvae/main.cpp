@@ -31,7 +31,9 @@ using namespace vqvae;
 
 struct Settings {
   std::string data = "/usr/share/datasets/fashion-mnist", html = "vqvae.html", save;
-  Index epochs = 4, prior_epochs = 5, judge_epochs = 2, rows = 0, samples = 200;
+  Index epochs = 3, prior_epochs = 3, judge_epochs = 3, rows = 0, samples = 200;
+  Index prior_channels = 64, prior_layers = 4;
+  double guidance = 1;
   std::uint64_t seed = 1;
   int threads = 0;
   vq::VqVaeOptions model = [] {
@@ -101,13 +103,25 @@ vq::PixelCnn<float> fit_prior(const vq::VqVae<float>& model, const Data& data, c
                              .height = side,
                              .width = data.train.images.shape()[2] / model.stride(),
                              .classes = 10,
-                             .channels = 48,
-                             .layers = 4});
+                             .channels = s.prior_channels,
+                             .layers = s.prior_layers,
+                             .first_kernel = 5});
   prior.initialize(s.seed);
-  Bar bar("prior     ", 128);
-  vq::fit_pixelcnn<float>(
-      prior, codes, data.train.labels,
-      {.epochs = s.prior_epochs, .seed = s.seed, .threads = s.threads, .progress = std::ref(bar)});
+  vq::start_embedding<float>(
+      prior, dynamic_cast<const vq::VectorQuantizer<float>&>(*model.quantizer()).codebook(),
+      s.seed);
+  Bar bar("prior     ", 64);
+  const auto report = vq::fit_pixelcnn<float>(prior, codes, data.train.labels,
+                                              {.epochs = s.prior_epochs,
+                                               .batch = 64,
+                                               .lr = 1.5e-3,
+                                               .drop_class = 0.1,
+                                               .seed = s.seed,
+                                               .threads = s.threads,
+                                               .progress = std::ref(bar)});
+  if (report.status != nn::TrainStatus::finished) {
+    throw quern::ValueError("vqvae: the prior's training ended before its time: not a number");
+  }
   found.prior_seconds = bar.seconds();
   found.prior_steps = bar.steps;
   found.prior_losses = bar.losses;
@@ -137,10 +151,12 @@ void judge_samples(const vq::VqVae<float>& model, const vq::PixelCnn<float>& pri
     const auto c = static_cast<std::size_t>(labels[i]);
     if (seen[i] == labels[i]) found.sampled_by_class[c] += 1 / static_cast<double>(s.samples);
   }
-  const Images sharp = draw(model, prior, s.samples, {.top_k = 50, .seed = s.seed}, labels);
-  found.sampled_sharp = judge.accuracy(sharp, labels);
+  const Images guided =
+      draw(model, prior, s.samples, {.guidance = s.guidance, .seed = s.seed}, labels);
+  found.sampled_guided = judge.accuracy(guided, labels);
   found.samples = some_of_each(samples, s.samples, 20);
-  found.sharp = some_of_each(sharp, s.samples, 20);
+  found.guided = some_of_each(guided, s.samples, 20);
+  found.guidance = s.guidance;
 }
 
 int run(int argc, char** argv) {
@@ -161,6 +177,15 @@ int run(int argc, char** argv) {
   app.add_option("--prior-epochs", s.prior_epochs, "of the PixelCNN")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000));
+  app.add_option("--prior-channels", s.prior_channels, "of the PixelCNN")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
+  app.add_option("--prior-layers", s.prior_layers, "of the PixelCNN, after its first")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1000));
+  app.add_option("--guidance", s.guidance, "of the guided samples: how far beyond no class")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--codes", s.model.codebook.codes, "in the codebook")
       ->capture_default_str()
       ->check(CLI::Range(2, 1 << 20));
@@ -204,9 +229,9 @@ int run(int argc, char** argv) {
               found.prior_bits_a_code, found.bits_a_code, found.used, found.codes,
               found.perplexity);
   judge_samples(model, prior, data, s, again, found);
-  std::printf("right class: real %.1f %%, reconstructed %.1f %%, samples %.1f %%, top 50 %.1f %%\n",
+  std::printf("right class: real %.1f %%, reconstructed %.1f %%, samples %.1f %%, guided %.1f %%\n",
               100 * found.real, 100 * found.reconstructed, 100 * found.sampled,
-              100 * found.sampled_sharp);
+              100 * found.sampled_guided);
   found.originals = first(data.test.images, 60);
   found.reconstructions = first(again, 60);
   found.baseline = first(smooth, 60);

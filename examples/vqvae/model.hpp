@@ -79,11 +79,11 @@ struct Findings {
   Index codes = 0, used = 0, grid = 0, dim = 0;
   int bits_a_code = 0;
   double prior_bits_a_code = 0;
-  double real = 0, reconstructed = 0, sampled = 0, sampled_sharp = 0;
+  double real = 0, reconstructed = 0, sampled = 0, sampled_guided = 0, guidance = 0;
   std::vector<double> sampled_by_class;
   std::vector<std::int64_t> counts;  ///< of codes on the test images
   std::vector<double> steps, losses, perplexities, prior_steps, prior_losses;
-  Images originals, reconstructions, baseline, samples, sharp;  ///< what is shown
+  Images originals, reconstructions, baseline, samples, guided;  ///< what is shown
 };
 
 [[nodiscard]] std::string page(const Findings& found);

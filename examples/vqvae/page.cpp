@@ -114,7 +114,7 @@ page::Section judged(const Findings& f) {
   s.table.rows = {{"real test pictures", percent(f.real)},
                   {"their reconstructions", percent(f.reconstructed)},
                   {"samples, temperature 1", percent(f.sampled)},
-                  {"samples, top 50", percent(f.sampled_sharp)}};
+                  {"samples, guided", percent(f.sampled_guided)}};
   for (std::size_t c = 0; c < f.sampled_by_class.size(); ++c) {
     s.table.rows.push_back(
         {std::string("samples: ") + class_names[c], percent(f.sampled_by_class[c])});
@@ -158,8 +158,10 @@ std::string page(const Findings& f) {
                   picture(f.baseline, 20, "without quantiser")) +
       section("Samples", "Drawn from the prior, a row a class, temperature 1.",
               picture(f.samples, 20, "samples")) +
-      section("Samples, top 50", "The same with the 50 likeliest codes only.",
-              picture(f.sharp, 20, "samples of the likeliest codes"));
+      section("Samples, guided",
+              "The same, logits moved " + page::number(f.guidance, "%.1f") +
+                  " times further from those of no class.",
+              picture(f.guided, 20, "guided samples"));
   const std::size_t at = text.find("</main>");
   return text.insert(at, pictures);
 }
