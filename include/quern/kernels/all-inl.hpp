@@ -7,6 +7,7 @@
 #include "quern/kernels/activation-inl.hpp"
 #include "quern/kernels/attention-inl.hpp"
 #include "quern/kernels/block_attention-inl.hpp"
+#include "quern/kernels/block_attention_vjp-inl.hpp"
 #include "quern/kernels/block_product-inl.hpp"
 #include "quern/kernels/box_iou-inl.hpp"
 #include "quern/kernels/cauchy-inl.hpp"
