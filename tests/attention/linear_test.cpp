@@ -456,6 +456,32 @@ TEST(LinearAttentionGradients, OfPiecesAreThoseOfTheWhole) {
   }
 }
 
+TYPED_TEST(LinearAttention, GradientsWithAndWithoutArraysInBetween) {
+  using T = TypeParam;
+  // From a state of nothing gradients take the way by arrays, without one that by tiles.
+  const Arrays<T> x = random_arrays<T>(3, 3, 150, 150, 12, 21);
+  const NdArray<T, 4> dout = attention_normal<T, 4>(x.v.extents(), 9);
+  for (const Feature name : {Feature::elu1, Feature::softmax, Feature::identity}) {
+    const NamedFeature<T> map(name);
+    LinearOptions options;
+    options.visible.causal = true;
+    options.normalise = name != Feature::identity;
+    options.scale = 0.7;
+    const LinearState<T> nothing(2, 3, 12, 21);
+    NdArray<T, 4> d[2][3];
+    for (int way = 0; way < 2; ++way) {
+      d[way][0].resize(x.q.extents()), d[way][1].resize(x.k.extents());
+      d[way][2].resize(x.v.extents());
+      LinearGradients<T> to;
+      to.q = d[way][0].view(), to.k = d[way][1].view(), to.v = d[way][2].view();
+      backward(x.inputs(&map), dout, to, options, way == 0 ? nullptr : &nothing);
+    }
+    for (int i = 0; i < 3; ++i) {
+      expect_attention_near(d[0][i], d[1][i], sizeof(T) == 4 ? 1e-5 : 1e-13, "gradient");
+    }
+  }
+}
+
 TEST(LinearAttentionDecay, EndsWithTheKeys) {
   // Queries after the last key see what the last one left, whatever kind of decay it was.
   const Arrays<double> x = random_arrays<double>(2, 1, 40, 25, 8, 4);

@@ -50,8 +50,10 @@ class FeatureMap {
   /// phi (rows x features) of x (rows x dim); rows are contiguous in both. `scales`, one a row, is
   /// null where scaled() is false.
   virtual void apply(MatrixView<const T> x, MatrixView<T> phi, T* scales) const = 0;
+  /// Whether vjp() looks at phi; where not it may be given anything.
+  [[nodiscard]] virtual bool vjp_reads_features() const { return true; }
   /// dx = gradient by x, given that by the features as apply() returned them (a scale counts as
-  /// constant, for what it changes cancels).
+  /// constant, for what it changes cancels). Elements of rows are adjacent.
   virtual void vjp(MatrixView<const T> x, MatrixView<const T> phi, MatrixView<const T> dphi,
                    MatrixView<T> dx) const = 0;
 };
@@ -78,6 +80,7 @@ class NamedFeature final : public FeatureMap<T> {
     return name_ != Feature::exp && name_ != Feature::softmax;
   }
   [[nodiscard]] bool scaled() const override { return name_ == Feature::exp; }
+  [[nodiscard]] bool vjp_reads_features() const override { return !elementwise(); }
 
   void apply(MatrixView<const T> x, MatrixView<T> phi, T* scales) const override {
     const auto n = static_cast<std::size_t>(x.cols());

@@ -9,6 +9,7 @@
 #include "quern/attention/attention_options.hpp"
 #include "quern/attention/detail/linear_causal.hpp"
 #include "quern/attention/detail/linear_full.hpp"
+#include "quern/attention/detail/linear_fused_vjp.hpp"
 #include "quern/attention/detail/linear_head.hpp"
 #include "quern/attention/detail/linear_step.hpp"
 #include "quern/attention/linear_options.hpp"
@@ -210,25 +211,8 @@ class LinearCall {
   }
   /// That step.
   void step(LinearState<T>* state, const NdView<T, 4>& out, const NdView<T, 3>& normalisers) const {
-    const simd::Level level = simd::active_level();
-    const Index tasks = shape.sequences() * shape.heads, dv = shape.value_dim;
-    const auto some = [&](Index begin, Index end) {
-      StepScratch<T> scratch(features_, dv);
-      for (Index task = begin; task < end; ++task) {
-        const Index s = task / shape.heads, h = task % shape.heads;
-        const SequenceSpan& span = shape.query_spans[static_cast<std::size_t>(s)];
-        linear_step(level, head(s, h), state_of_head(state, s, h), sequence_rows(out, span, h),
-                    normalisers.is_null() ? nullptr : &normalisers(span.batch, h, span.begin),
-                    scratch);
-      }
-    };
-    // Waking threads takes as long as a few heads.
-    const Index each = (std::max)(Index{1}, step_elements / (std::max)(Index{1}, features_ * dv));
-    if (tasks <= each) return some(0, tasks);
-    parallel_for(
-        block_count(tasks, each),
-        [&](Index block) { some(block * each, (std::min)(tasks, (block + 1) * each)); },
-        options_.threads);
+    LinearStep<T>(shape, in_, options_, query_map_, key_map_, features_)
+        .run(*state, out, normalisers);
   }
 
   void backward(const NdView<const T, 4>& out, const NdView<const T, 3>& normalisers,
@@ -254,7 +238,6 @@ class LinearCall {
 
  private:
   static constexpr Index group_lanes = 16;
-  static constexpr Index step_elements = 1 << 17;
 
   static MatrixView<const T> step_rows(const NdView<const T, 3>& g, const SequenceSpan& span,
                                        Index head) {
@@ -317,11 +300,31 @@ class LinearCall {
       });
       return linear_full_key_vjp(level, first, key_sums, dsums, dk, dv);
     }
+    if (fused(states, shape.sequences() * shape.key_heads)) {
+      const MatrixView<const T> y =
+          options_.normalise ? sequence_rows(out, queries, kh) : MatrixView<const T>();
+      const MatrixView<const T> dy = sequence_rows(dout, queries, kh);
+      const MatrixView<T> dq =
+          gradients.q.is_null() ? MatrixView<T>() : sequence_rows(gradients.q, queries, kh);
+      if (can_fuse_vjp(first, y, dy, dq, dk, dv)) {
+        for (Index i = 0; i < queries.length && options_.normalise; ++i) {
+          sums[static_cast<std::size_t>(i)] = normalisers(queries.batch, kh, queries.begin + i);
+        }
+        return linear_fused_vjp(level, first, y, dy, sums.data(), options_.chunk, dq, dk, dv);
+      }
+    }
     const T before = states.initial != nullptr
                          ? states.initial->log_scale(sequence, kh * shape.share())
                          : -std::numeric_limits<T>::infinity();
     causal_key_head(first, before, keys, kh, gradients, head_decay, dk, dv, each_query_head,
                     sums.data());
+  }
+
+  /// Whether heads may be done as a whole each: as many keys as queries, enough of them, and no
+  /// states at their ends.
+  [[nodiscard]] bool fused(const StatesOfCall<T>& states, Index tasks) const {
+    return tasks >= 4 && shape.share() == 1 && states.initial == nullptr &&
+           states.dfinal == nullptr && states.dinitial == nullptr;
   }
 
   template <class EachQueryHead>
