@@ -28,6 +28,17 @@ struct RowSet {
         rows == nullptr ? static_cast<std::ptrdiff_t>(i) : static_cast<std::ptrdiff_t>(rows[i]);
     return x + at * stride;
   }
+  /// Rows first .. first + size - 1 of these.
+  [[nodiscard]] RowSet part(std::size_t first, std::size_t size) const {
+    RowSet out = *this;
+    out.count = size;
+    if (rows != nullptr) {
+      out.rows = rows + first;
+    } else {
+      out.x = row(first);
+    }
+    return out;
+  }
 };
 
 /// A pass of variance-reduced steps over rows. For row i, with s its derivative at x_i w and t the
