@@ -24,7 +24,7 @@ TEST(StochasticConditions, RobbinsMonroOfPowers) {
   EXPECT_EQ(check_robbins_monro(StepSize::power(1, 1.5)).violated(),
             "sum a_k = infinity (terms fall like k^-1.5, exponent 1.5)");
   EXPECT_EQ(check_robbins_monro(StepSize(0.1)).violated(),
-            "sum a_k^2 < infinity (terms fall like k^-0, exponent 0)");
+            "sum a_k^2 < infinity (terms stay as large as they are, exponent 0)");
 }
 
 TEST(StochasticConditions, WhatFollows) {

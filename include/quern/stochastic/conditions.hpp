@@ -125,6 +125,12 @@ inline Decay decay_of(const StepSize& step) {
   return decay;
 }
 
+inline std::string terms_text(double exponent) {
+  if (exponent == 0) return "terms stay as large as they are";
+  return exponent > 0 ? "terms fall like k^-" + number_text(exponent)
+                      : "terms grow like k^" + number_text(-exponent);
+}
+
 /// Sum of k^-exponent over k is finite exactly for exponents above 1.
 inline Condition sum_condition(const char* name, const Decay& decay, double exponent,
                                bool finite_wanted) {
@@ -132,7 +138,7 @@ inline Condition sum_condition(const char* name, const Decay& decay, double expo
   if (!decay.known) return c;
   const bool finite = exponent > 1 + 1e-12;
   c.verdict = finite == finite_wanted ? Verdict::holds : Verdict::violated;
-  c.reason = "terms fall like k^-" + number_text(exponent) + ", " + decay.text;
+  c.reason = terms_text(exponent) + ", " + decay.text;
   return c;
 }
 inline Condition vanishing_condition(const char* name, const Decay& decay) {
