@@ -23,11 +23,12 @@ void recurrence_kernel(benchmark::State& state) {
   const kernels::RecurrenceLayout layout = QUERN_DISPATCH(recurrence_layout<T>());
   const std::size_t size = static_cast<std::size_t>(dim * steps);
   std::vector<T> write(size, T(0.01)), read(size, T(0.02)), values(size, T(0.5));
-  std::vector<T> decay(size, T(0.99)), out(size), sums(static_cast<std::size_t>(dim * dim));
+  std::vector<T> decay(size, state.range(1) == 1 ? T(0.99) : T(-0.01)), out(size),
+      sums(static_cast<std::size_t>(dim * dim));
   kernels::RecurrenceTile<T> tile;
   tile.steps = steps;
   tile.row_blocks = dim / layout.rows;
-  tile.stride = dim;
+  tile.stride = tile.value_stride = dim;
   tile.write = write.data();
   tile.read = read.data();
   tile.values = values.data();

@@ -39,6 +39,7 @@ void function_of_array(benchmark::State& state) {
   BENCHMARK(function_of_array<quern::kernels::Name, float>)->Arg(2048); \
   BENCHMARK(function_of_array<quern::kernels::Name, double>)->Arg(1024);
 QUERN_MATH_BENCH(Exp)
+QUERN_MATH_BENCH(Expm1)
 QUERN_MATH_BENCH(Exp2)
 QUERN_MATH_BENCH(Log)
 QUERN_MATH_BENCH(Tanh)

@@ -35,7 +35,10 @@ def parse():
     parser.add_argument("--peer", default="*", help="only peers that match this pattern")
     parser.add_argument("--curve", type=int, metavar="ROWS",
                         help="boosting: time and memory of a round from 10k up to ROWS rows alone; "
-                        "attention: of the linear kinds from 1k up to ROWS tokens")
+                        "attention: of the linear kinds from 1k up to ROWS tokens; "
+                        "ssm: of a step from 1k up to ROWS steps")
+    parser.add_argument("--ggml", metavar="LIBRARY",
+                        help="ssm: a built libggml.so, which comes as no package")
     parser.add_argument("--peers-only", action="store_true", help="time the peers without quern")
     parser.add_argument("--no-pin", action="store_true", help="do not bind sides to processors")
     options = parser.parse_args()
@@ -51,6 +54,8 @@ def parse():
         parser.error(f"--repeats: expected at least 1, got {options.repeats}")
     if options.curve is not None:
         os.environ["PEERS_CURVE"] = str(options.curve)
+    if options.ggml is not None:
+        os.environ["PEERS_GGML"] = os.path.abspath(options.ggml)
     # Absolute: the sides run in it, and some are told files by name.
     options.data = os.path.abspath(options.data or os.path.join(options.build, "peers-data"))
     os.makedirs(options.data, exist_ok=True)

@@ -5,6 +5,7 @@
 
 #include "limits.hpp"
 #include "peers/protocol.hpp"
+#include "peers/ssm_curve.hpp"
 #include "peers/ssm_recurrences.hpp"
 
 #include "quern/kernels/simd.hpp"
@@ -42,6 +43,7 @@ class SsmDriver : public peers::Driver {
     if (name == "s4d-kernel") return s4d_kernel(command);
     if (name == "complex-scan") return complex_scan(command);
     if (name == "legs") return legs(command);
+    if (name == "curve") return peers::SsmCurve::run(command);
     peers::Reply reply;
     if (recurrences_.run(command, reply, output_)) return reply;
     throw std::runtime_error("no case " + name);

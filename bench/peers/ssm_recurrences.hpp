@@ -34,7 +34,7 @@ class SsmRecurrences {
     const std::string& all = command.name();
     const bool gradient = all.ends_with("-gradient");
     const std::string name = gradient ? all.substr(0, all.size() - 9) : all;
-    std::function<void()> job;
+    std::function<void()> job = step(all);
     if (name == "selective") job = selective(gradient);
     if (name == "ssd") job = ssd(gradient);
     if (name == "retention") job = retention(gradient);
@@ -71,6 +71,77 @@ class SsmRecurrences {
     const auto v = room<Rank>(8, shape);
     std::fill_n(v.data(), v.size(), 1.0F);
     return v;
+  }
+
+  /// One step from a state, which moves on; nothing where the name is another's.
+  std::function<void()> step(const std::string& name) {
+    if (name == "selective-step") return selective_step();
+    if (name == "ssd-step") return ssd_step();
+    if (name == "rwkv6-step") return rwkv6_step();
+    if (name == "rwkv7-step") return rwkv7_step();
+    return {};
+  }
+  /// Step 0 of an array's axis 1 (or `axis`).
+  template <int Rank>
+  quern::NdView<const float, Rank - 1> first(const char* name, int axis = 1) {
+    return view<Rank>(name).subview(0, axis);
+  }
+
+  std::function<void()> selective_step() {
+    const auto given = view<2>("a");
+    const Index channels = given.extent(0), states = given.extent(1);
+    const auto a = room<2>(1, {states, channels}).transposed();
+    for (Index i = 0; i < channels; ++i) {
+      for (Index n = 0; n < states; ++n) a(i, n) = given(i, n);
+    }
+    const auto state = room<3>(2, {1, states, channels});
+    std::fill_n(state.data(), state.size(), 0.0F);
+    const quern::ssm::SelectiveScanStepInputs<float> in{
+        first<3>("u"), first<3>("delta"), a, first<3>("b"), first<3>("c"), view<1>("skip")};
+    const auto y = room<2>(0, {1, channels});
+    return [=] {
+      quern::ssm::selective_scan_step<float>(in, state.permuted({0, 2, 1}), y,
+                                             {.threads = threads()});
+    };
+  }
+  std::function<void()> ssd_step() {
+    const auto x = first<4>("x"), b = first<4>("b"), c = first<4>("c");
+    const auto log_a = first<3>("log_a");
+    const auto state = room<4>(1, {1, x.extent(1), b.extent(2), x.extent(2)});
+    std::fill_n(state.data(), state.size(), 0.0F);
+    const auto y = room<3>(0, x.extents());
+    return [=] {
+      quern::ssm::ssd_step<float>(x, log_a, b, c, state.permuted({0, 1, 3, 2}), y,
+                                  {.threads = threads()});
+    };
+  }
+  std::function<void()> rwkv6_step() {
+    const auto r = first<4>("r", 2), k = first<4>("k", 2), v = first<4>("v", 2);
+    const auto logw = first<4>("logw", 2);
+    const auto u = view<2>("bonus");
+    const auto state = room<4>(1, {1, r.extent(1), r.extent(2), v.extent(2)});
+    std::fill_n(state.data(), state.size(), 0.0F);
+    const auto y = room<3>(0, v.extents());
+    return
+        [=] { quern::ssm::rwkv6_step<float>(r, k, v, logw, u, state, y, {.threads = threads()}); };
+  }
+  std::function<void()> rwkv7_step() {
+    quern::ssm::Rwkv7StepInputs<float> in;
+    in.r = first<4>("r", 2), in.k = first<4>("k", 2), in.v = first<4>("v", 2);
+    in.a = first<4>("a", 2), in.b = first<4>("b", 2);
+    const auto logw = first<4>("logw", 2);
+    const auto decay = room<3>(1, logw.extents());
+    for (Index h = 0; h < logw.extent(1); ++h) {
+      for (Index c = 0; c < logw.extent(2); ++c) {
+        decay(Index{0}, h, c) = std::exp(logw(Index{0}, h, c));
+      }
+    }
+    in.decay = decay;
+    const auto memory = room<4>(2, {1, in.r.extent(1), in.r.extent(2), in.v.extent(2)});
+    std::fill_n(memory.data(), memory.size(), 0.0F);
+    const auto state = memory.permuted({0, 1, 3, 2});
+    const auto y = room<3>(0, in.v.extents());
+    return [=] { quern::ssm::rwkv7_step<float>(in, state, y, {.threads = threads()}); };
   }
 
   std::function<void()> selective(bool gradient) {

@@ -33,6 +33,14 @@ struct ExpCase {
     return std::exp(x);
   }
 };
+struct Expm1Case {
+  kernels::Expm1 f;
+  static constexpr double bound = 2.5;
+  template <class W>
+  static W exact(W x) {
+    return std::expm1(x);
+  }
+};
 struct Exp2Case {
   kernels::Exp2 f;
   static constexpr double bound = 1.25;
@@ -156,8 +164,8 @@ void check_errors() {
 
 template <class Case>
 class MathFunctions : public ::testing::Test {};
-using Cases =
-    ::testing::Types<ExpCase, Exp2Case, LogCase, TanhCase, SigmoidCase, SoftplusCase, ErfCase>;
+using Cases = ::testing::Types<ExpCase, Expm1Case, Exp2Case, LogCase, TanhCase, SigmoidCase,
+                               SoftplusCase, ErfCase>;
 TYPED_TEST_SUITE(MathFunctions, Cases);
 
 TYPED_TEST(MathFunctions, FloatKeepsItsBound) { check_errors<TypeParam, float>(); }
@@ -191,6 +199,7 @@ TYPED_TEST(MathSpecials, NanIsNan) {
     SCOPED_TRACE(simd::name(level));
     for (const TypeParam x : {this->nan, -this->nan}) {
       EXPECT_TRUE(std::isnan(this->at(kernels::Exp{}, x)));
+      EXPECT_TRUE(std::isnan(this->at(kernels::Expm1{}, x)));
       EXPECT_TRUE(std::isnan(this->at(kernels::Exp2{}, x)));
       EXPECT_TRUE(std::isnan(this->at(kernels::Log{}, x)));
       EXPECT_TRUE(std::isnan(this->at(kernels::Tanh{}, x)));
@@ -208,12 +217,15 @@ TYPED_TEST(MathSpecials, Exponentials) {
     SCOPED_TRACE(simd::name(level));
     for (const T zero : {T{0}, -T{0}}) {
       EXPECT_EQ(this->at(kernels::Exp{}, zero), 1);
+      EXPECT_EQ(this->at(kernels::Expm1{}, zero), 0);
       EXPECT_EQ(this->at(kernels::Exp2{}, zero), 1);
     }
     EXPECT_EQ(this->at(kernels::Exp{}, this->infinity), this->infinity);
     EXPECT_EQ(this->at(kernels::Exp{}, -this->infinity), 0);
     EXPECT_EQ(this->at(kernels::Exp{}, this->largest), this->infinity);
     EXPECT_EQ(this->at(kernels::Exp{}, -this->largest), 0);
+    EXPECT_EQ(this->at(kernels::Expm1{}, this->infinity), this->infinity);
+    EXPECT_EQ(this->at(kernels::Expm1{}, -this->infinity), -1);
     EXPECT_EQ(this->at(kernels::Exp2{}, this->infinity), this->infinity);
     EXPECT_EQ(this->at(kernels::Exp2{}, -this->infinity), 0);
     const int top = std::numeric_limits<T>::max_exponent;

@@ -159,5 +159,47 @@ TEST(ComplexScan, PiecesThreadsAndErrors) {
   expect_words("fixed_c", [&] { ssm::complex_scan(in, out.view()); });
 }
 
+TEST(ComplexScan, LongSequencesInFloatAndAnyStep) {
+  const Index length = 16384, d = 3, n = 4;
+  const auto u = normal_array<float, 3>({1, length, d}, 1);
+  const auto b = complex_array<float, 2>({d, n}, 4), c = complex_array<float, 2>({d, n}, 5);
+  NdArray<std::complex<float>, 2> a({d, n});
+  for (Index i = 0; i < a.size(); ++i)
+    a.data()[i] = {-0.5F, 3.1415927F * static_cast<float>(i % n)};
+  NdArray<std::complex<double>, 2> a64({d, n}), b64({d, n}), c64({d, n});
+  for (Index i = 0; i < a.size(); ++i) {
+    a64.data()[i] = a.data()[i], b64.data()[i] = b.data()[i], c64.data()[i] = c.data()[i];
+  }
+  const auto u64 = converted<double>(u);
+  SelectiveScanOptions options;
+  options.softplus = false;
+  for (const double step : {1e-8, 1e-3, 1e-1, 1e3}) {
+    SCOPED_TRACE(step);
+    auto delta = normal_array<float, 3>({1, length, d}, 2);
+    for (float& x : delta) x = static_cast<float>(step) * (1 + std::abs(x));
+    const auto delta64 = converted<double>(delta);
+    ComplexScanInputs<float> in;
+    in.u = u.view(), in.delta = delta.view(), in.a = a.view();
+    in.fixed_b = b.view(), in.fixed_c = c.view();
+    ComplexScanInputs<double> in64;
+    in64.u = u64.view(), in64.delta = delta64.view(), in64.a = a64.view();
+    in64.fixed_b = b64.view(), in64.fixed_c = c64.view();
+    NdArray<float, 3> out(u.extents());
+    NdArray<double, 3> want(u.extents());
+    ssm::complex_scan(in, out.view(), {}, options);
+    ssm::complex_scan(in64, want.view(), {}, options);
+    expect_close(out.data(), want.data(), static_cast<std::size_t>(out.size()), 1e-5, "out");
+  }
+  // No step keeps the state.
+  ComplexScanInputs<double> none;
+  const auto state = complex_array<double, 3>({1, d, n}, 7);
+  NdArray<std::complex<double>, 3> last(state.extents());
+  none.u = none.delta = u64.view().slice(1, 0, 0), none.a = a64.view();
+  none.fixed_b = b64.view(), none.fixed_c = c64.view(), none.initial_state = state.view();
+  NdArray<double, 3> nothing({1, 0, d});
+  ssm::complex_scan(none, nothing.view(), last.view(), options);
+  for (Index i = 0; i < state.size(); ++i) EXPECT_EQ(last.data()[i], state.data()[i]);
+}
+
 }  // namespace
 }  // namespace quern::test::complex_scan

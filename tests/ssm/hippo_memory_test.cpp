@@ -203,6 +203,19 @@ TEST(SsmHippoMemory, GradientsAreTheAdjoint) {
   }
 }
 
+TEST(SsmHippoMemory, EveryStepSizeIsFinite) {
+  using ssm::Measure;
+  const auto u = signals<float>(200, 2);
+  for (const Measure measure : {Measure::legt, Measure::lmu, Measure::lagt, Measure::glagt,
+                                Measure::fout, Measure::foud, Measure::legsd}) {
+    for (const double dt : {1e-8, 1e-3, 1.0, 1e3}) {
+      HippoMemory<float> memory(16, 2, {.measure = measure, .dt = dt});
+      memory.update(u.view());
+      EXPECT_TRUE(ssm::detail::all_finite(memory.coefficients())) << name(measure) << ' ' << dt;
+    }
+  }
+}
+
 TEST(SsmHippoMemory, BadInput) {
   EXPECT_THROW(HippoMemory<float>(0, 1), ValueError);
   EXPECT_THROW(HippoMemory<float>(4, 0), ValueError);

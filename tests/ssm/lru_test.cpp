@@ -13,7 +13,10 @@
 #include <cmath>
 #include <complex>
 #include <cstddef>
+#include <cstdint>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace quern::test::ssm_lru {
 namespace {
@@ -117,8 +120,77 @@ TEST(SsmLru, BadInput) {
   EXPECT_THROW(ssm::lru<double>(u.view(), m.view(), {}, y.view()), ValueError);
   ssm::lru<double>(u.view(), m.view(), {}, y.view(), {}, {.check_finite = false});
   EXPECT_FALSE(std::isfinite(y(0, 3, 0)));
+  NdArray<double, 3> none({1, 0, m.b.extent(1)});
+  NdArray<Complex, 2> first({1, m.b.extent(0)}), last(first.extents());
+  first(0, 1) = 3;
+  ssm::lru<double>(none.view(), m.view(), std::as_const(first).view(), none.view(), last.view());
+  EXPECT_EQ(last(0, 1), Complex(3));
   m.nu_log = NdArray<double, 1>({2});
   EXPECT_THROW(ssm::lru<double>(u.view(), m.view(), {}, y.view()), ShapeError);
+}
+
+/// The reference's model as float, and those floats as double.
+struct FloatModel {
+  NdArray<float, 1> nu_log, theta_log, gamma_log, d;
+  NdArray<std::complex<float>, 2> b, c;
+
+  explicit FloatModel(Model& m) {
+    const auto copy = [](auto& from, auto& to) {
+      using To = std::remove_reference_t<decltype(*to.data())>;
+      to.resize(from.extents());
+      for (Index i = 0; i < from.size(); ++i) {
+        to.data()[i] = To(from.data()[i]);
+        from.data()[i] = to.data()[i];
+      }
+    };
+    copy(m.nu_log, nu_log), copy(m.theta_log, theta_log), copy(m.gamma_log, gamma_log);
+    copy(m.d, d), copy(m.b, b), copy(m.c, c);
+  }
+  [[nodiscard]] ssm::LruParameters<float> view() const {
+    return {.nu_log = nu_log.view(),
+            .theta_log = theta_log.view(),
+            .gamma_log = gamma_log.view(),
+            .b = b.view(),
+            .c = c.view(),
+            .d = d.view()};
+  }
+};
+
+TEST(SsmLru, FloatAtLength16384IsDoublesForAnyDecay) {
+  for (const double nu_log : {-18.0, -7.0, 0.0, 7.0}) {
+    Model m = reference_model();
+    m.nu_log.fill(nu_log);
+    const FloatModel f(m);
+    const auto u = ssm_random<float, 3>({1, 16384, m.b.extent(1)}, 5);
+    NdArray<double, 3> u64(u.extents()), want(u.extents());
+    for (Index i = 0; i < u.size(); ++i) u64.data()[i] = u.data()[i];
+    NdArray<float, 3> y(u.extents());
+    ssm::lru<float>(u.view(), f.view(), {}, y.view());
+    ssm::lru<double>(u64.view(), m.view(), {}, want.view());
+    expect_close(y.data(), want.data(), static_cast<std::size_t>(y.size()), 1e-5, "y");
+  }
+}
+
+TEST(SsmLru, PacksAndPiecesAreTheWhole) {
+  Model m = reference_model();
+  const FloatModel f(m);
+  const Index channels = m.b.extent(1), states = m.b.extent(0), length = 150;
+  const auto u = ssm_random<float, 3>({1, length, channels}, 5);
+  const std::vector<std::int64_t> offsets = {0, 70, 70, 71, length};
+  NdArray<float, 3> packed(u.extents()), alone(u.extents());
+  NdArray<std::complex<float>, 2> first = ssm_random<std::complex<float>, 2>({4, states}, 6);
+  NdArray<std::complex<float>, 2> last(first.extents()), end({1, states});
+  ssm::lru<float>(u.view(), f.view(), std::as_const(first).view(), packed.view(), last.view(),
+                  {.offsets = offsets});
+  for (Index s = 0; s < 4; ++s) {
+    const Index begin = offsets[static_cast<std::size_t>(s)];
+    const Index n = offsets[static_cast<std::size_t>(s) + 1] - begin;
+    ssm::lru<float>(u.view().slice(1, begin, n), f.view(),
+                    std::as_const(first).view().slice(0, s, 1), alone.view().slice(1, begin, n),
+                    end.view());
+    for (Index k = 0; k < states; ++k) EXPECT_NEAR(std::abs(end(0, k) - last(s, k)), 0, 1e-5);
+  }
+  expect_close(alone.data(), packed.data(), static_cast<std::size_t>(u.size()), 3e-6, "packed");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "quern/ssm/rtf.hpp"
 
 #include "gradient.hpp"
+#include "recurrences.hpp"
 #include "reference.hpp"
 
 #include <gtest/gtest.h>
@@ -15,6 +16,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -208,6 +210,22 @@ TEST(SsmRtf, UnstableDenominatorsAreRefusedOrClipped) {
   NdArray<double, 3> none({1, 0, 2});
   m.a(1, 0) = 0;
   ssm::rtf<double>(none.view(), m.view(), {}, none.view());
+  NdArray<double, 2> state({1, 6}), last({1, 6}), narrow({1, 5});
+  state(0, 4) = 3;
+  ssm::rtf<double>(none.view(), m.view(), std::as_const(state).view(), none.view(), last.view());
+  EXPECT_EQ(last(0, 4), 3);
+  expect_words("initial: expected 1 x 6, got 1 x 5", [&] {
+    ssm::rtf<double>(u.view(), m.view(), std::as_const(narrow).view(), y.view());
+  });
+  state(0, 5) = std::nan("");
+  expect_words("initial: expected finite numbers, got NaN or infinity at (0, 5)", [&] {
+    ssm::rtf<double>(u.view(), m.view(), std::as_const(state).view(), y.view());
+  });
+  expect_words("u: expected finite numbers, got NaN or infinity at (0, 5, 1)", [&] {
+    auto bad = NdArray<double, 3>(u);
+    bad(0, 5, 1) = std::numeric_limits<double>::infinity();
+    ssm::rtf<double>(bad.view(), m.view(), {}, y.view());
+  });
 }
 
 }  // namespace

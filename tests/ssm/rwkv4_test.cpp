@@ -204,5 +204,25 @@ TEST(Rwkv4, WrongInputIsNamed) {
   expect("initial_state: expected 2 x 3 x 5, got 1 x 3 x 5");
 }
 
+TEST(Rwkv4, LongSequencesInFloatAndAnyDecay) {
+  constexpr Index length = 16384;
+  for (const double size : {1e-8, 1e-4, 1e-2, 1.0, 1e3}) {
+    SCOPED_TRACE(size);
+    Arrays<float> x(1, length, 3, 1);
+    Arrays<double> wide(1, length, 3, 1);
+    for (float& w : x.w) w *= static_cast<float>(size);
+    wide.k = converted<double>(x.k), wide.v = converted<double>(x.v);
+    wide.w = converted<double>(x.w), wide.u = converted<double>(x.u);
+    NdArray<float, 3> out(x.k.extents()), g(x.k.extents());
+    NdArray<double, 3> want(x.k.extents());
+    const Rwkv4Inputs<float> in{x.k.view(), x.v.view(), x.w.view(), x.u.view()};
+    ssm::rwkv4(in, out.view());
+    ssm::rwkv4<double>({wide.k.view(), wide.v.view(), wide.w.view(), wide.u.view()}, want.view());
+    expect_close(out.data(), want.data(), static_cast<std::size_t>(out.size()), 1e-5, "out");
+    ssm::rwkv4_vjp(in, out.view(), {}, {g.view()});
+    for (const float d : g) ASSERT_TRUE(std::isfinite(d));
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::rwkv4

@@ -101,5 +101,57 @@ TEST(Rwkv6, WrongInputIsNamed) {
   expect_words("r: expected finite numbers, got NaN or infinity at (0, 0, 2, 1)", run);
 }
 
+TEST(Rwkv6, LongSequencesInFloatAndAnyDecay) {
+  constexpr Index length = 16384;
+  const Shape<4> shape{1, 1, length, 4};
+  const auto r = normal_array<float, 4>(shape, 1), k = normal_array<float, 4>(shape, 2);
+  const auto v = normal_array<float, 4>(shape, 3);
+  const auto u = normal_array<float, 2>({1, 4}, 5);
+  const auto r64 = converted<double>(r), k64 = converted<double>(k), v64 = converted<double>(v);
+  const auto u64 = converted<double>(u);
+  for (const double size : {1e-8, 1e-6, 1e-3, 1.0, 1e3}) {
+    SCOPED_TRACE(size);
+    auto logw = normal_array<float, 4>(shape, 4);
+    for (float& x : logw) x = -static_cast<float>(size) * std::exp(x);
+    const auto logw64 = converted<double>(logw);
+    NdArray<float, 4> out(shape), g(shape);
+    NdArray<double, 4> want(shape), g64(shape);
+    const Rwkv6Inputs<float> in{r.view(), k.view(), v.view(), logw.view(), u.view()};
+    const Rwkv6Inputs<double> in64{r64.view(), k64.view(), v64.view(), logw64.view(), u64.view()};
+    ssm::rwkv6(in, out.view());
+    ssm::rwkv6(in64, want.view());
+    expect_close(out.data(), want.data(), static_cast<std::size_t>(out.size()), 1e-5, "out");
+    ssm::rwkv6_vjp<float>(in, v.view(), {}, {g.view()});
+    ssm::rwkv6_vjp<double>(in64, v64.view(), {}, {g64.view()});
+    expect_close(g.data(), g64.data(), static_cast<std::size_t>(g.size()), 1e-5, "dr");
+  }
+}
+
+TEST(Rwkv6, NoStepAndOneAndStatesThatDoNotFit) {
+  const auto r = normal_array<double, 4>({1, 2, 1, 3}, 1),
+             v = normal_array<double, 4>({1, 2, 1, 4}, 2);
+  const auto u = normal_array<double, 2>({2, 3}, 3);
+  auto logw = normal_array<double, 4>({1, 2, 1, 3}, 4);
+  for (double& x : logw) x = -std::exp(x);
+  auto state = normal_array<double, 4>({1, 2, 3, 4}, 5);
+  NdArray<double, 4> out(v.extents()), none({1, 2, 0, 4}), last(state.extents());
+  const auto cut = [](const NdArray<double, 4>& x) { return x.view().slice(2, 0, 0); };
+  ssm::rwkv6<double>({cut(r), cut(r), cut(v), cut(logw), u.view(), state.view()}, none.view(),
+                     last.view());
+  expect_same(last, state, 0, "no step");
+  const auto run = [&] {
+    ssm::rwkv6<double>({r.view(), r.view(), v.view(), logw.view(), u.view(), state.view()},
+                       out.view(), last.view());
+  };
+  run();
+  EXPECT_NEAR(last(0, 1, 2, 3),
+              std::exp(logw(0, 1, 0, 2)) * state(0, 1, 2, 3) + r(0, 1, 0, 2) * v(0, 1, 0, 3),
+              1e-14);
+  state(0, 0, 1, 1) = std::numeric_limits<double>::infinity();
+  expect_words("initial_state: expected finite numbers, got NaN or infinity at (0, 0, 1, 1)", run);
+  state = NdArray<double, 4>({1, 2, 4, 3});
+  expect_words("initial_state: expected 1 x 2 x 3 x 4, got 1 x 2 x 4 x 3", run);
+}
+
 }  // namespace
 }  // namespace quern::test::rwkv6

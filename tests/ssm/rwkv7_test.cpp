@@ -10,6 +10,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -148,6 +149,48 @@ TEST(Rwkv7, WrongInputIsNamed) {
   expect("v: expected finite numbers, got NaN or infinity at (0, 1, 19, 4)");
   x.state = NdArray<float, 4>({2, 2, 4, 5});
   expect("initial_state: expected 2 x 2 x 5 x 4, got 2 x 2 x 4 x 5");
+}
+
+/// The delta rule as RWKV-7 has it: a = -k, b = k times a rate, |k| = 1.
+template <class T>
+Arrays<T> delta_rule(Index length, double decay) {
+  Arrays<T> x(1, 1, length, 4, 3, 1);
+  for (Index t = 0; t < length; ++t) {
+    double norm = 0;
+    for (Index c = 0; c < 4; ++c) norm += std::pow(static_cast<double>(x.k(0, t, 0, c)), 2);
+    for (Index c = 0; c < 4; ++c) {
+      const double k = static_cast<double>(x.k(0, t, 0, c)) / std::sqrt(norm);
+      x.k(0, t, 0, c) = static_cast<T>(k);
+      x.a(0, t, 0, c) = static_cast<T>(-k);
+      x.b(0, t, 0, c) = static_cast<T>(0.1 * k);
+    }
+  }
+  x.decay.fill(static_cast<T>(decay));
+  return x;
+}
+
+TEST(Rwkv7, LongSequencesInFloatAndAnyDecay) {
+  constexpr Index length = 16384;
+  for (const double decay : {0.0, 1e-8, 0.5, 1 - 0x1p-10, 1 - 0x1p-20, 1.0}) {
+    Arrays<float> x = delta_rule<float>(length, decay);
+    Arrays<double> wide = delta_rule<double>(length, decay);
+    wide.r = converted<double>(x.r), wide.decay = converted<double>(x.decay);
+    wide.k = converted<double>(x.k), wide.v = converted<double>(x.v);
+    wide.a = converted<double>(x.a), wide.b = converted<double>(x.b);
+    wide.state = converted<double>(x.state);
+    NdArray<float, 4> out({1, 1, length, 3});
+    NdArray<double, 4> want(out.extents());
+    ssm::rwkv7(x.inputs(), out.view());
+    ssm::rwkv7(wide.inputs(), want.view());
+    expect_close(out.data(), want.data(), static_cast<std::size_t>(out.size()), 1e-5, "out");
+  }
+}
+
+TEST(Rwkv7, NoStepKeepsTheState) {
+  Arrays<double> x(1, 2, 0, 3, 4, 1);
+  NdArray<double, 4> none({1, 2, 0, 4}), last(x.state.extents());
+  ssm::rwkv7(x.inputs(), none.view(), last.view());
+  EXPECT_TRUE(std::equal(last.begin(), last.end(), x.state.begin()));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "gradient.hpp"
 #include "quern/ssm/hippo.hpp"
+#include "recurrences.hpp"
 #include "reference.hpp"
 
 #include <gtest/gtest.h>
@@ -17,6 +18,7 @@
 #include <complex>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -161,6 +163,13 @@ void check_forms(ssm::Measure measure, double tolerance) {
   for (Index t = 0; t < length; ++t) {
     ssm::s4_step<T>(u.view().subview(t, 1), m.view(), state.view(), steps.view().subview(t, 1));
   }
+  const ssm::S4Stepper<T> stepper(m.view());
+  NdArray<std::complex<T>, 2> moving(state.extents());
+  NdArray<T, 2> y({batch, channels});
+  for (Index t = 0; t < length; ++t) {
+    stepper.step(u.view().subview(t, 1), moving.view(), y.view());
+    for (Index k = 0; k < channels; ++k) ASSERT_EQ(y(1, k), steps(1, t, k));
+  }
   for (Index t = 0; t < length; t += 37) {
     const Index n = (std::min)(Index{37}, length - t);
     ssm::s4<T>(u.view().slice(1, t, n), m.view(), std::as_const(piece).view(),
@@ -238,6 +247,21 @@ TEST(SsmS4, BadInput) {
   m.dt(1) = 0.1;
   NdArray<double, 3> none({1, 0, 2});
   ssm::s4<double>(none.view(), m.view(), {}, none.view());
+  // No step keeps the state; one is the step.
+  NdArray<Complex, 2> last({1, 6});
+  state(0, 4) = {2, 1};
+  ssm::s4<double>(none.view(), m.view(), std::as_const(state).view(), none.view(), last.view());
+  EXPECT_EQ(last(0, 4), Complex(2, 1));
+  expect_words("u: expected finite numbers, got NaN or infinity at (0, 5, 1)", [&] {
+    auto bad = NdArray<double, 3>(u);
+    bad(0, 5, 1) = std::numeric_limits<double>::infinity();
+    ssm::s4<double>(bad.view(), m.view(), {}, y.view());
+  });
+  state(0, 5) = {0, std::nan("")};
+  expect_words("initial: expected finite numbers, got NaN or infinity at (0, 5)",
+               [&] { ssm::s4<double>(u.view(), m.view(), std::as_const(state).view(), y.view()); });
+  m.c(1, 2) = std::nan("");
+  expect_words("c: expected finite numbers, got NaN or infinity at (1, 2)", [&] { run(); });
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "quern/ssm/s4d.hpp"
 
 #include "gradient.hpp"
+#include "recurrences.hpp"
 #include "reference.hpp"
 
 #include <gtest/gtest.h>
@@ -136,6 +137,13 @@ void check_forms(double tolerance) {
   for (Index t = 0; t < length; ++t) {
     ssm::s4d_step<T>(u.view().subview(t, 1), m.view(), state.view(), steps.view().subview(t, 1));
   }
+  const ssm::S4dStepper<T> stepper(m.view());
+  NdArray<std::complex<T>, 2> moving(last.extents());
+  NdArray<T, 2> y({batch, channels});
+  for (Index t = 0; t < length; ++t) {
+    stepper.step(u.view().subview(t, 1), moving.view(), y.view());
+    for (Index k = 0; k < channels; ++k) ASSERT_EQ(y(1, k), steps(1, t, k));
+  }
   for (Index t = 0; t < length; t += 33) {
     const Index n = (std::min)(Index{33}, length - t);
     ssm::s4d<T>(u.view().slice(1, t, n), m.view(), std::as_const(piece).view(),
@@ -229,6 +237,17 @@ TEST(SsmS4d, BadInput) {
   NdArray<Complex, 2> after({1, 6});
   ssm::s4d<double>(none.view(), m.view(), state.view(), none.view(), after.view());
   EXPECT_EQ(after(0, 3), Complex(2));
+  expect_words("u: expected finite numbers, got NaN or infinity at (0, 4, 1)", [&] {
+    auto bad = NdArray<double, 3>(u);
+    bad(0, 4, 1) = std::numeric_limits<double>::infinity();
+    ssm::s4d<double>(bad.view(), m.view(), {}, y.view());
+  });
+  state(0, 5) = {0, std::nan("")};
+  expect_words("initial: expected finite numbers, got NaN or infinity at (0, 5)", [&] {
+    ssm::s4d<double>(u.view(), m.view(), std::as_const(state).view(), y.view());
+  });
+  m.c(1, 2) = std::nan("");
+  expect_words("c: expected finite numbers, got NaN or infinity at (1, 2)", [&] { run(); });
 }
 
 }  // namespace

@@ -200,5 +200,25 @@ TEST(SsmScan, BadInputIsNamed) {
   EXPECT_EQ(after(1, 3), 3);
 }
 
+template <class T, class Wide>
+void check_long_scan() {
+  const Shape<3> shape{1, 16384, 3};
+  const NdArray<T, 3> b = random_array<T>(shape, 2, 1);
+  NdArray<T, 3> a(shape), out(shape);
+  NdArray<Wide, 3> a64(shape), b64(shape), want(shape);
+  for (Index i = 0; i < a.size(); ++i) {
+    a.data()[i] = T(1 - 1e-4F * static_cast<float>(i % 7));
+    a64.data()[i] = Wide(a.data()[i]), b64.data()[i] = Wide(b.data()[i]);
+  }
+  ssm::scan<T>(a.view(), b.view(), {}, out.view());
+  ssm::scan<Wide>(a64.view(), b64.view(), {}, want.view());
+  expect_close(out.data(), want.data(), static_cast<std::size_t>(out.size()), 1e-5, "out");
+}
+
+TEST(SsmScan, FloatAtLength16384IsDoubles) {
+  check_long_scan<float, double>();
+  check_long_scan<std::complex<float>, std::complex<double>>();
+}
+
 }  // namespace
 }  // namespace quern::test::ssm_scan

@@ -92,7 +92,8 @@ TEST(Ssd, LongSequencesInFloatAndAnyDecay) {
   const auto b = normal_array<float, 4>({1, length, 1, 6}, 2);
   const auto c = normal_array<float, 4>({1, length, 1, 6}, 3);
   const auto x64 = converted<double>(x), b64 = converted<double>(b), c64 = converted<double>(c);
-  for (const double size : {1e-8, 1e-3, 1e-1, 1e3}) {
+  for (const double size : {1e-8, 1e-6, 1e-3, 1e-1, 1e3}) {
+    SCOPED_TRACE(size);
     auto log_a = normal_array<float, 3>({1, length, 1}, 4);
     for (float& e : log_a) e = -static_cast<float>(size) * std::exp(e);
     const auto log_a64 = converted<double>(log_a);
@@ -100,9 +101,16 @@ TEST(Ssd, LongSequencesInFloatAndAnyDecay) {
     NdArray<double, 4> want(x.extents());
     ssm::ssd<float>({x.view(), log_a.view(), b.view(), c.view()}, y.view());
     ssm::ssd<double>({x64.view(), log_a64.view(), b64.view(), c64.view()}, want.view());
-    // Where nothing fades, 16384 roundings of the state add up.
-    const double tolerance = size < 1e-6 ? 5e-5 : 1e-5;
-    expect_close(y.data(), want.data(), static_cast<std::size_t>(y.size()), tolerance, "y");
+    expect_close(y.data(), want.data(), static_cast<std::size_t>(y.size()), 1e-5, "y");
+    NdArray<float, 4> gx(x.extents());
+    NdArray<float, 3> glog_a(log_a.extents());
+    NdArray<double, 4> gx64(x.extents());
+    ssm::ssd_vjp<float>({x.view(), log_a.view(), b.view(), c.view()}, x.view(), {},
+                        {gx.view(), glog_a.view()});
+    ssm::ssd_vjp<double>({x64.view(), log_a64.view(), b64.view(), c64.view()}, x64.view(), {},
+                         {gx64.view()});
+    expect_close(gx.data(), gx64.data(), static_cast<std::size_t>(gx.size()), 1e-5, "gx");
+    for (const float g : glog_a) ASSERT_TRUE(std::isfinite(g));
   }
 }
 
@@ -118,6 +126,28 @@ TEST(Ssd, WrongInputIsNamed) {
   expect_words("b: expected finite numbers, got NaN or infinity at (0, 4, 0, 2)", run);
   log_a = NdArray<float, 3>({1, 9, 3});
   expect_words("log_a: expected 1 x 9 x 2, got 1 x 9 x 3", run);
+}
+
+TEST(Ssd, NoStepAndOneAndStatesThatDoNotFit) {
+  const auto x = normal_array<double, 4>({1, 1, 2, 4}, 1),
+             b = normal_array<double, 4>({1, 1, 1, 3}, 2);
+  const NdArray<double, 3> log_a = normal_array<double, 3>({1, 1, 2}, 3, 0.1, -1);
+  auto state = normal_array<double, 4>({1, 2, 4, 3}, 4);
+  NdArray<double, 4> y(x.extents()), none({1, 0, 2, 4}), last(state.extents());
+  const auto cut = [](const auto& v) { return v.view().slice(1, 0, 0); };
+  ssm::ssd<double>({cut(x), cut(log_a), cut(b), cut(b), state.view()}, none.view(), last.view());
+  expect_same(last, state, 0, "no step");
+  const auto run = [&] {
+    ssm::ssd<double>({x.view(), log_a.view(), b.view(), b.view(), state.view()}, y.view(),
+                     last.view());
+  };
+  run();
+  EXPECT_NEAR(last(0, 1, 2, 1),
+              std::exp(log_a(0, 0, 1)) * state(0, 1, 2, 1) + x(0, 0, 1, 2) * b(0, 0, 0, 1), 1e-14);
+  state(0, 1, 3, 2) = std::numeric_limits<double>::quiet_NaN();
+  expect_words("initial_state: expected finite numbers, got NaN or infinity at (0, 1, 3, 2)", run);
+  state = NdArray<double, 4>({1, 2, 3, 4});
+  expect_words("initial_state: expected 1 x 2 x 4 x 3, got 1 x 2 x 3 x 4", run);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ import time
 import numpy
 
 from area import Case, Peer, PythonPeer, cached
-from areas.ssm_recurrences import RECURRENCE_PEERS, recurrence_cases
+from areas.ssm_recurrences import RECURRENCE_PEERS, curve_cases, recurrence_cases
 
 DRIVER = "ssm_driver"
 
@@ -308,7 +308,7 @@ def kernel_case(folder, channels, modes, length):
 
     return Case(name=f"s4d-kernel H{channels} N{2 * modes} L{length}", metric="ms",
                 run=f"s4d-kernel length={length}", work=1e3, higher=False, peers=("torch",),
-                data={"a": a, "c": c, "dt": dt}, quality=against(exact, channels), slot=0, repeats=3)
+                data={"a": a, "c": c, "dt": dt}, quality=against(exact, channels), slot=0, repeats=2)
 
 
 def scan_case(folder, length, states, inputs):
@@ -364,6 +364,9 @@ def legs_case(folder, order, channels, steps):
 
 
 def cases(folder, quick):
+    if os.environ.get("PEERS_CURVE"):
+        yield from curve_cases(int(os.environ["PEERS_CURVE"]))
+        return
     yield from convolution_cases(folder, *((2, 64, 2048) if quick else (4, 512, 16384)))
     yield kernel_case(folder, *((32, 32, 2048) if quick else (512, 32, 16384)))
     yield scan_case(folder, *((4096, 64, 8) if quick else (65536, 256, 16)))

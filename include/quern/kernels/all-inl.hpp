@@ -33,6 +33,7 @@
 #include "quern/kernels/loss-inl.hpp"
 #include "quern/kernels/math-inl.hpp"
 #include "quern/kernels/mixing-inl.hpp"
+#include "quern/kernels/mode_step-inl.hpp"
 #include "quern/kernels/norm-inl.hpp"
 #include "quern/kernels/objective-inl.hpp"
 #include "quern/kernels/optim-inl.hpp"

@@ -73,13 +73,15 @@ HWY_INLINE void add_complex(D d, ComplexVector<V> x, const ComplexRows<T>& rows,
   add_lanes(x.im, d, rows.im.row(n) + channel, count);
 }
 
-/// e^(dt a): `dt` is times log2(e), the pole's imaginary part times ln 2.
+/// e^(dt a) - 1: `dt` is times log2(e), the pole's imaginary part times ln 2.
 template <class D, class V>
 HWY_INLINE ComplexVector<V> complex_decay(D d, V dt, ComplexVector<V> a) {
   const Decay<V> size = decay(d, hn::Mul(dt, a.re));
   const SineCosine<V> turn = sin_cos(d, hn::Mul(dt, a.im));
+  const V one = hn::Set(d, hn::TFromD<D>{1});
+  const V less = hn::MulAdd(size.power, size.rest, opaque(hn::Sub(size.power, one)));
   const V e = hn::MulAdd(size.power, size.rest, size.power);
-  return {hn::Mul(e, turn.cosine), hn::Mul(e, turn.sine)};
+  return {hn::MulAdd(less, turn.cosine, opaque(hn::Sub(turn.cosine, one))), hn::Mul(e, turn.sine)};
 }
 
 /// b or c of state n at a step: fixed ones are in `fixed`.
@@ -107,16 +109,18 @@ HWY_INLINE void complex_states(D d, const ComplexScanTask<T>& task, const ScanTi
   }
   const V two = hn::Set(d, T{2});
   for (std::ptrdiff_t t = 0; t < tile.steps; ++t) {
-    const ComplexVector<V> e = complex_decay(d, hn::Load(d, tile.dt + t * lanes), a);
+    const ComplexVector<V> less = complex_decay(d, hn::Load(d, tile.dt + t * lanes), a);
     if (kept != nullptr) {
       T* const to = kept + t * 4 * lanes;
       hn::Store(h.re, d, to);
       hn::Store(h.im, d, to + lanes);
-      hn::Store(e.re, d, to + 2 * lanes);
-      hn::Store(e.im, d, to + 3 * lanes);
+      hn::Store(hn::Add(less.re, hn::Set(d, T{1})), d, to + 2 * lanes);
+      hn::Store(less.im, d, to + 3 * lanes);
     }
-    h = plus_scaled(times(e, h), hn::Load(d, tile.dtu + t * lanes),
+    const ComplexVector<V> more =
+        plus_scaled(times(less, h), hn::Load(d, tile.dtu + t * lanes),
                     complex_operand(d, task.scan.fixed, task.b, at + t, n, b));
+    h = {hn::Add(h.re, more.re), hn::Add(h.im, more.im)};
     const ComplexVector<V> out =
         times(h, complex_operand(d, task.scan.fixed, task.c, at + t, n, c));
     T* const y = tile.y + t * lanes;

@@ -6,13 +6,14 @@
 ///
 /// A block of the state, some rows by one or two vectors of columns, stays in registers through all
 /// steps of the tile, so a step costs two multiply-adds an element (three operations where the
-/// state decays) and the state's memory is touched once a tile. That is fewer operations than the
-/// chunked form on matrix products has (which adds a triangle of keys times queries) and needs no
-/// quotients of cumulative decays, hence cannot overflow: factors are applied one by one.
+/// state decays inside the tile) and the state's memory is touched once a tile. That is fewer
+/// operations than the chunked form on matrix products has, which adds a triangle of keys times
+/// queries.
 ///
 /// Numerics: an element of the state is one chain of multiply-adds over all steps; an output's sum
-/// runs over the rows in order. So nothing depends on how steps are cut into tiles, and one step
-/// gives the bits that the whole sequence gives there.
+/// runs over the rows in order. Decays of rows and of lanes come as e^x - 1 and are added,
+/// s + s (e^x - 1) + write values: a factor near 1 rounded to a float would be off by the same
+/// 2^-25 at every step, and over thousands of steps that adds up.
 
 #if defined(QUERN_KERNELS_DECAYED_RECURRENCE_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef QUERN_KERNELS_DECAYED_RECURRENCE_INL_HPP
@@ -27,7 +28,6 @@
 #include "hwy/highway.h"
 
 #include <cstddef>
-#include <cstring>
 
 HWY_BEFORE_NAMESPACE();
 QUERN_NAMESPACE_BEGIN
@@ -63,17 +63,32 @@ HWY_INLINE void load_state(D d, const T* HWY_RESTRICT from, std::ptrdiff_t strid
   }
 }
 
+/// keep state + fade state.
 template <int kIndex, int kCount, class D, class V, class T>
-HWY_INLINE void store_state(D d, const V (&state)[kStateRows * kCount], std::ptrdiff_t stride,
-                            T* HWY_RESTRICT to) {
+HWY_INLINE void store_state(D d, const V (&state)[kStateRows * kCount], V keep, V fade,
+                            std::ptrdiff_t stride, T* HWY_RESTRICT to) {
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
-  hn::StoreU(state[kIndex], d, to + kIndex / kCount * stride + kIndex % kCount * kLanes);
+  hn::StoreU(hn::MulAdd(state[kIndex], fade, hn::Mul(state[kIndex], keep)), d,
+             to + kIndex / kCount * stride + kIndex % kCount * kLanes);
   if constexpr (kIndex + 1 < kStateRows * kCount) {
-    store_state<kIndex + 1, kCount>(d, state, stride, to);
+    store_state<kIndex + 1, kCount>(d, state, keep, fade, stride, to);
   }
 }
 
-/// One step of one row and those below it. `fade` holds factors of the step or of the lanes.
+/// One element after a step: faded, and what is written added.
+template <TileDecay kDecay, class V>
+HWY_INLINE V step_state(V state, V fade, V write, V values) {
+  if constexpr (kDecay == TileDecay::step) {
+    return hn::MulAdd(write, values, hn::Mul(state, fade));
+  } else if constexpr (kDecay == TileDecay::none) {
+    static_cast<void>(fade);
+    return hn::MulAdd(write, values, state);
+  } else {
+    return hn::Add(state, hn::MulAdd(state, fade, hn::Mul(write, values)));
+  }
+}
+
+/// One step of one row and those below it. `fade` holds what fades the step or the lanes.
 template <int kRow, int kCount, TileDecay kDecay, class D, class V, class T>
 HWY_INLINE void step_rows(D d, const T* HWY_RESTRICT write, const T* HWY_RESTRICT read,
                           const T* HWY_RESTRICT decay, const V (&fade)[kCount],
@@ -82,21 +97,14 @@ HWY_INLINE void step_rows(D d, const T* HWY_RESTRICT write, const T* HWY_RESTRIC
   constexpr int kAt = kRow * kCount;
   const V w = hn::Set(d, write[kRow]);
   const V r = hn::Set(d, read[kRow]);
-  V s0 = state[kAt];
-  if constexpr (kDecay == TileDecay::row) s0 = hn::Mul(s0, hn::Set(d, decay[kRow]));
-  if constexpr (kDecay == TileDecay::step || kDecay == TileDecay::lane) s0 = hn::Mul(s0, fade[0]);
-  s0 = hn::MulAdd(w, values[0], s0);
-  out[0] = hn::MulAdd(r, s0, out[0]);
-  state[kAt] = s0;
+  V row_fade = fade[0];
+  if constexpr (kDecay == TileDecay::row) row_fade = hn::Set(d, decay[kRow]);
+  state[kAt] = step_state<kDecay>(state[kAt], row_fade, w, values[0]);
+  out[0] = hn::MulAdd(r, state[kAt], out[0]);
   if constexpr (kCount == 2) {
-    V s1 = state[kAt + 1];
-    if constexpr (kDecay == TileDecay::row) s1 = hn::Mul(s1, hn::Set(d, decay[kRow]));
-    if constexpr (kDecay == TileDecay::step || kDecay == TileDecay::lane) {
-      s1 = hn::Mul(s1, fade[kCount - 1]);
-    }
-    s1 = hn::MulAdd(w, values[kCount - 1], s1);
-    out[kCount - 1] = hn::MulAdd(r, s1, out[kCount - 1]);
-    state[kAt + 1] = s1;
+    if constexpr (kDecay == TileDecay::lane) row_fade = fade[kCount - 1];
+    state[kAt + 1] = step_state<kDecay>(state[kAt + 1], row_fade, w, values[kCount - 1]);
+    out[kCount - 1] = hn::MulAdd(r, state[kAt + 1], out[kCount - 1]);
   }
   if constexpr (kRow + 1 < kStateRows) {
     step_rows<kRow + 1, kCount, kDecay>(d, write, read, decay, fade, values, state, out);
@@ -117,7 +125,8 @@ HWY_NOINLINE void recurrence_block(const RecurrenceTile<T>& tile, std::ptrdiff_t
   const std::ptrdiff_t row_at = (row_block * tile.steps + first) * kStateRows;
   const T* HWY_RESTRICT write = tile.write + row_at;
   const T* HWY_RESTRICT read = tile.read + row_at;
-  const T* HWY_RESTRICT values = tile.values + first * stride + col;
+  const std::ptrdiff_t value_step = tile.backward ? -tile.value_stride : tile.value_stride;
+  const T* HWY_RESTRICT values = tile.values + first * tile.value_stride + col;
   const T* HWY_RESTRICT decay = tile.decay;
   if constexpr (kDecay == TileDecay::step) decay += first;
   if constexpr (kDecay == TileDecay::row) decay += row_at;
@@ -144,13 +153,14 @@ HWY_NOINLINE void recurrence_block(const RecurrenceTile<T>& tile, std::ptrdiff_t
     if constexpr (kCount == 2) hn::StoreU(sum[kCount - 1], d, out + kLanes);
     write += row_step;
     read += row_step;
-    values += lane_step;
+    values += value_step;
     out += lane_step;
     if constexpr (kDecay == TileDecay::step) decay += tile.backward ? -1 : 1;
     if constexpr (kDecay == TileDecay::row) decay += row_step;
     if constexpr (kDecay == TileDecay::lane) decay += lane_step;
   }
-  store_state<0, kCount>(d, state, stride, at);
+  store_state<0, kCount>(d, state, hn::Set(d, tile.end_keep), hn::Set(d, tile.end_fade), stride,
+                         at);
 }
 
 template <TileDecay kDecay, class T>
@@ -165,14 +175,20 @@ void recurrence_columns(const RecurrenceTile<T>& tile) {
   }
 }
 
-/// Copies rows of `row_blocks` blocks, \p stride apart, into the order [block][step][row].
+/// Copies rows of `row_blocks` blocks, \p stride apart, into the order [block][step][row], each
+/// times its step's factor; null factors are ones.
 template <class T>
 void recurrence_pack(const T* from, std::ptrdiff_t steps, std::ptrdiff_t stride,
-                     std::ptrdiff_t row_blocks, T* HWY_RESTRICT to) {
+                     std::ptrdiff_t row_blocks, const T* factors, T* HWY_RESTRICT to) {
+  const hn::CappedTag<T, kStateRows> d;
+  const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
   for (std::ptrdiff_t b = 0; b < row_blocks; ++b) {
     const T* at = from + b * kStateRows;
     for (std::ptrdiff_t s = 0; s < steps; ++s, at += stride, to += kStateRows) {
-      std::memcpy(to, at, kStateRows * sizeof(T));
+      const auto factor = hn::Set(d, factors == nullptr ? T{1} : factors[s]);
+      for (std::ptrdiff_t r = 0; r < kStateRows; r += lanes) {
+        hn::StoreU(hn::Mul(hn::LoadU(d, at + r), factor), d, to + r);
+      }
     }
   }
 }

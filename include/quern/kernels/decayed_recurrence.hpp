@@ -12,8 +12,10 @@
 ///
 /// S. Yang et al., "Gated linear attention transformers with hardware-efficient training", ICML
 /// 2024; T. Dao, A. Gu, "Transformers are SSMs", ICML 2024, state the gradients in chunked form.
-/// Here states stay in registers from step to step (decayed_recurrence-inl.hpp), so there is
-/// nothing that depends on the chunk: results have the same bits for any. Memory beyond the arrays
+/// Here states stay in registers from step to step (decayed_recurrence-inl.hpp). A decay a channel
+/// is applied at every step: results have the same bits for any chunk. A decay a head or a step is
+/// folded into keys and queries over a chunk (recurrence_sweep.hpp): results agree to rounding.
+/// Memory beyond the arrays
 /// given is a tile and a state a thread, in the backward pass also a state every 512 steps where
 /// the decay's gradient is wanted.
 

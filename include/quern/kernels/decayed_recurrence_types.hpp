@@ -17,8 +17,8 @@ namespace kernels {
 enum class TileDecay {
   none,  ///< it does not
   step,  ///< one factor a step
-  row,   ///< one a step and row of the state
-  lane   ///< one a step and column of the state
+  row,   ///< one a step and row of the state, less 1
+  lane   ///< one a step and column of the state, less 1
 };
 
 /// How a level cuts states: rows come in blocks, columns in vectors.
@@ -28,20 +28,25 @@ struct RecurrenceLayout {
 };
 
 /// Steps s = 0, 1, ... (or the last first) of
-///   state = decay_s * state + write_s values_s^T,   out_s += state^T read_s.
+///   state = decay_s * state + write_s values_s^T,   out_s += state^T read_s,
+/// and at the end state = end_keep * state + end_fade * state.
 /// Arrays along the state's rows lie block by block, [row block][step][row]; arrays along its
-/// columns step by step, [step][stride], where stride is a multiple of the lanes.
+/// columns step by step, [step][stride], where stride is a multiple of the lanes; values may lie
+/// further apart.
 template <class T>
 struct RecurrenceTile {
   std::ptrdiff_t steps = 0;
   bool backward = false;  ///< from the last step to the first
   std::ptrdiff_t row_blocks = 0;
-  std::ptrdiff_t stride = 0;  ///< of values, lane decay, out and the state's rows
+  std::ptrdiff_t stride = 0;  ///< of lane decay, out and the state's rows
+  std::ptrdiff_t value_stride = 0;
   const T* write = nullptr;
   const T* read = nullptr;
   const T* values = nullptr;
   TileDecay kind = TileDecay::none;
-  const T* decay = nullptr;  ///< step: [step]; row: as write; lane: as values
+  /// step: [step]; row, as write, and lane, as values: factors less 1, e^x - 1.
+  const T* decay = nullptr;
+  T end_keep = T{1}, end_fade = T{0};
   T* out = nullptr;
   T* state = nullptr;  ///< [row block * rows][stride]
 };

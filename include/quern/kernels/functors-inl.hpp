@@ -36,6 +36,7 @@ struct Vectorized;
     }                                                    \
   };
 QUERN_VECTORIZED(Exp, HWY_NAMESPACE::exp)
+QUERN_VECTORIZED(Expm1, HWY_NAMESPACE::expm1)
 QUERN_VECTORIZED(Exp2, HWY_NAMESPACE::exp2)
 QUERN_VECTORIZED(Log, HWY_NAMESPACE::log)
 QUERN_VECTORIZED(Tanh, HWY_NAMESPACE::tanh)

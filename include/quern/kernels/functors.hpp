@@ -19,6 +19,8 @@ namespace kernels {
 
 /// e^x, within 1.1 ulp. Overflows to infinity, underflows gradually.
 struct Exp {};
+/// e^x - 1, within 2.5 ulp, relatively exact near 0; -1 below -40.
+struct Expm1 {};
 /// 2^x, within 1.25 ulp. Overflows to infinity, underflows gradually; exact for whole numbers.
 struct Exp2 {};
 /// Natural logarithm, within 1 ulp; log(0) = -inf, NaN below 0. Takes subnormal numbers.

@@ -304,6 +304,23 @@ HWY_INLINE V exp(D d, V x) {
   return detail::keep_nan(d, x, detail::unscale(d, detail::scaled_exp(d, inside)));
 }
 
+/// e^x - 1, relatively exact near 0. Error below 2.5 ulp.
+///
+/// 2^k p + (2^k - 1), in halves so that the largest power does not overflow before its time.
+template <class D, class V>
+HWY_INLINE V expm1(D d, V x) {
+  using T = hn::TFromD<D>;
+  using F = FloatFormat<T>;
+  const V inside = detail::at_least(d, detail::at_most(d, x, F::kExpMax), -T{40});
+  const auto e = detail::scaled_exp(d, inside);
+  const hn::RebindToUnsigned<D> du;
+  const auto exponent = hn::Sub(e.biased, hn::Set(du, F::kBias + 1));
+  const V half = hn::BitCast(d, hn::ShiftLeft<F::kMantissa>(exponent));
+  const V less = detail::opaque(hn::Sub(half, hn::Set(d, T{0.5})));
+  const V y = hn::MulAdd(half, e.p, less);
+  return detail::keep_nan(d, x, hn::Add(y, y));
+}
+
 /// 2^x. Error below 1.25 ulp; whole powers are exact.
 template <class D, class V>
 HWY_INLINE V exp2(D d, V x) {

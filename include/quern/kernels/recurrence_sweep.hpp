@@ -16,6 +16,7 @@
 #include "quern/kernels/recurrence_step_types.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 
 QUERN_NAMESPACE_BEGIN
@@ -55,6 +56,11 @@ class ViewSource final : public StepSource<T> {
 
   void load(Index begin, Index count, Index first, Index channels, T* out,
             Index stride) const override {
+    if (scale_ == T{1} && view_.col_stride() == 1 && view_.row_stride() == channels &&
+        stride == channels) {
+      std::copy_n(view_.row_data(begin) + first, count * channels, out);
+      return;
+    }
     for (Index s = 0; s < count; ++s, out += stride) {
       const T* const from = view_.row_data(begin + s) + first * view_.col_stride();
       if (view_.col_stride() == 1) {
@@ -86,11 +92,10 @@ class ViewSink final : public StepSink<T> {
 
   void store(Index begin, Index count, Index first, Index channels, T* values,
              Index stride) override {
-    const std::size_t n = static_cast<std::size_t>(channels);
-    if (!add_ && scale_ == T{1} && view_.col_stride() == 1 && view_.row_stride() == channels &&
-        stride == channels) {
-      std::copy_n(values, count * channels, view_.row_data(begin) + first);
-      return;
+    std::size_t n = static_cast<std::size_t>(channels);
+    if (view_.col_stride() == 1 && view_.row_stride() == channels && stride == channels) {
+      n *= static_cast<std::size_t>(count);  // one row
+      count = (std::min)(count, Index{1});
     }
     for (Index s = 0; s < count; ++s, values += stride) {
       T* const to = view_.row_data(begin + s) + first * view_.col_stride();
@@ -136,6 +141,9 @@ struct RecurrenceSweep {
   T log_factor = T{0};                       ///< step without a source: the same at every step
   StepSink<T>* out = nullptr;
   Index tile = 64;
+  /// Decays a step are folded into keys and queries over a tile: faster and more exact, but a
+  /// step's rounding then depends on its tile. false: every bit is the same for any tile.
+  bool fold = true;
   bool normaliser = false;  ///< a column of ones beside the values; forwards, without any decay
 };
 
@@ -151,7 +159,7 @@ class SweepRunner {
     row_blocks_ = rows_ / layout.rows;
     const Index row_tile = tile_ * rows_, lane_tile = tile_ * stride_;
     const Index decay_tile = sweep.decay == TileDecay::none   ? 0
-                             : sweep.decay == TileDecay::step ? round_up(tile_, 16)
+                             : sweep.decay == TileDecay::step ? 3 * round_up(tile_, 16)
                              : sweep.decay == TileDecay::row  ? row_tile
                                                               : lane_tile;
     const Index parts[] = {row_tile,  row_tile,   row_tile,       lane_tile,
@@ -164,6 +172,9 @@ class SweepRunner {
     for (std::size_t i = 0; i < std::size(parts); ++i) {
       *places[i] = at;
       at += round_up(parts[i], 16);
+    }
+    if (sweep.decay == TileDecay::step) {
+      sums_ = core::Buffer<double>(static_cast<std::size_t>(2 * tile_));
     }
     if (!sweep.normaliser) return;
     const Index sizes = round_up(rows_, 16) + round_up(tile_, 16);
@@ -182,20 +193,25 @@ class SweepRunner {
 
   /// Starts from columns of a state of all lanes; a null view is zeros.
   void set_state(const MatrixView<const T>& from) {
-    std::fill_n(state_, rows_ * stride_, T{0});
+    const bool whole = rows_ == sweep_.rows && stride_ == sweep_.lanes;
+    if (from.is_null() || !whole) std::fill_n(state_, rows_ * stride_, T{0});
     if (from.is_null()) return;
-    for (Index r = 0; r < sweep_.rows; ++r) {
-      for (Index c = 0; c < sweep_.lanes; ++c) {
-        state_[r * stride_ + c] = from(r, sweep_.first_lane + c);
+    for_places(from, [&](Index at, Index count, const T* row, Index step) {
+      if (step == 1) {
+        std::copy_n(row, count, state_ + at);
+      } else {
+        for (Index c = 0; c < count; ++c) state_[at + c] = row[c * step];
       }
-    }
+    });
   }
   void get_state(const MatrixView<T>& to) const {
-    for (Index r = 0; r < sweep_.rows; ++r) {
-      for (Index c = 0; c < sweep_.lanes; ++c) {
-        to(r, sweep_.first_lane + c) = state_[r * stride_ + c];
+    for_places(to, [&](Index at, Index count, T* row, Index step) {
+      if (step == 1) {
+        std::copy_n(state_ + at, count, row);
+      } else {
+        for (Index c = 0; c < count; ++c) row[c * step] = state_[at + c];
       }
-    }
+    });
   }
 
   /// All steps. after(begin, end) is called when the tile of these steps is done; unless `late`,
@@ -219,13 +235,22 @@ class SweepRunner {
   void finish(T* state = nullptr, Index last = -1) {
     if ((!sweep_.late_update && !sweep_.late_decay) || sweep_.length == 0) return;
     if (last < 0) last = sweep_.reverse ? 0 : sweep_.length - 1;
-    load_update(last, last + 1, !sweep_.late_update);
     load_decay(last, last + 1);
+    load_update(last, last + 1, !sweep_.late_update);
     std::fill_n(read_, rows_, T{0});
     run_tile(1, state != nullptr ? state : state_);
   }
 
  private:
+  /// Calls body(place in state_, columns, first element of a row, elements from column to column).
+  template <class U, class Body>
+  void for_places(const MatrixView<U>& view, Body&& body) const {
+    for (Index r = 0; r < sweep_.rows; ++r) {
+      body(r * stride_, sweep_.lanes, view.row_data(r) + sweep_.first_lane * view.col_stride(),
+           view.col_stride());
+    }
+  }
+
   static Index round_up(Index n, Index multiple) {
     return (n + multiple - 1) / multiple * multiple;
   }
@@ -243,11 +268,49 @@ class SweepRunner {
   }
 
   void pack(Index steps, T* to) const {
-    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(natural_, steps, rows_, row_blocks_, to));
+    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(natural_, steps, rows_, row_blocks_, nullptr, to));
+  }
+  /// Factors of a tile that does not decay inside, null for one that does.
+  [[nodiscard]] const T* write_factors() const {
+    return folded_ ? decay_ + round_up(tile_, 16) : nullptr;
+  }
+  [[nodiscard]] const T* read_factors() const {
+    return folded_ ? decay_ + 2 * round_up(tile_, 16) : nullptr;
+  }
+
+  /// Decays a step that all together forget no more than e^-24 go into what is written and read:
+  /// with c_s the sum of the logarithms up to step s,
+  ///   S_s = e^c_s (S + sum of e^-c_j write_j values_j^T, j <= s),
+  /// so that the state itself fades once, at the tile's end. That saves an operation of three an
+  /// element, and is more exact than rounding a factor near 1 at every step.
+  void fold_decay(Index steps) {
+    constexpr double most = 24;
+    double sum = 0, low = 0, high = 0;
+    for (Index i = 0; i < steps; ++i) {
+      const Index s = sweep_.reverse ? steps - 1 - i : i;
+      sum += static_cast<double>(decay_[s]);
+      low = (std::min)(low, sum);
+      high = (std::max)(high, sum);
+      sums_[static_cast<std::size_t>(s)] = -sum;
+      sums_[static_cast<std::size_t>(steps + s)] = sum;
+    }
+    folded_ = sum >= -most && low >= -most && high <= most;
+    if (!folded_) return;
+    // Next to 1 as a difference to it, further away as a factor.
+    end_keep_ = sum > -0.5 && sum < 0.5 ? T{1} : T{0};
+    end_fade_ = static_cast<T>(end_keep_ == T{1} ? std::expm1(sum) : std::exp(sum));
+    double* const at = sums_.data();
+    QUERN_DISPATCH_AT(level_, transform(Exp{}, at, static_cast<std::size_t>(2 * steps), at));
+    T* const write = decay_ + round_up(tile_, 16);
+    T* const read = write + round_up(tile_, 16);
+    for (Index s = 0; s < steps; ++s) {
+      write[s] = static_cast<T>(at[s]);
+      read[s] = static_cast<T>(at[steps + s]);
+    }
   }
 
   /// Rows of a source in the kernel's order, from where they lie if they need no padding.
-  void load_packed(const StepSource<T>& source, Index begin, Index end, T* to) {
+  void load_packed(const StepSource<T>& source, Index begin, Index end, const T* factors, T* to) {
     Index stride = rows_;
     const T* at = nullptr;
     if (rows_ == sweep_.rows && begin >= 0 && end <= sweep_.length) {
@@ -257,7 +320,8 @@ class SweepRunner {
       load_rows(source, begin, end, 0, sweep_.rows, natural_, rows_);
       at = natural_, stride = rows_;
     }
-    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(at, end - begin, stride, row_blocks_, to));
+    QUERN_DISPATCH_AT(level_,
+                      recurrence_pack<T>(at, end - begin, stride, row_blocks_, factors, to));
   }
 
   void load_update(Index begin, Index end, bool nothing) {
@@ -266,14 +330,16 @@ class SweepRunner {
       std::fill_n(write_, steps * rows_, T{0});
       std::fill_n(values_, steps * stride_, T{0});
       values_at_ = values_;
+      value_stride_ = stride_;
       return;
     }
-    load_packed(*sweep_.write, begin, end, write_);
+    load_packed(*sweep_.write, begin, end, write_factors(), write_);
     Index stride = 0;
     const bool inside = begin >= 0 && end <= sweep_.length && sweep_.lanes == stride_;
     values_at_ =
         inside ? sweep_.values->direct(begin, steps, sweep_.first_lane, stride_, stride) : nullptr;
-    if (values_at_ != nullptr && stride == stride_) return;
+    value_stride_ = values_at_ != nullptr ? stride : stride_;
+    if (values_at_ != nullptr) return;
     load_rows(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, values_, stride_);
     values_at_ = values_;
   }
@@ -296,16 +362,13 @@ class SweepRunner {
       load_rows(*sweep_.log_decay, begin, end, first, channels, to, stride);
     }
     const std::size_t n = static_cast<std::size_t>(steps * stride);
-    QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
-    if (by_row) {
-      pack(steps, decay_);
-      // Padding keeps its zeros: other rows are loaded into the same place.
-      if (rows_ != sweep_.rows) std::fill_n(natural_, steps * rows_, T{0});
-    } else if (!by_step && stride_ != sweep_.lanes) {
-      for (Index s = 0; s < steps; ++s) {
-        std::fill(decay_ + s * stride_ + sweep_.lanes, decay_ + (s + 1) * stride_, T{0});
-      }
+    if (by_step) {
+      if (sweep_.fold) fold_decay(steps);
+      if (!folded_) QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
+      return;
     }
+    QUERN_DISPATCH_AT(level_, transform(Expm1{}, to, n, to));
+    if (by_row) pack(steps, decay_);
   }
 
   void one_tile(Index begin, Index end) {
@@ -314,7 +377,7 @@ class SweepRunner {
     const Index decay_shift = sweep_.late_update || sweep_.late_decay ? one : 0;
     load_decay(begin + decay_shift, end + decay_shift);
     load_update(begin + shift, end + shift, false);
-    load_packed(*sweep_.read, begin, end, read_);
+    load_packed(*sweep_.read, begin, end, read_factors(), read_);
     std::fill_n(out_, (end - begin) * stride_, T{0});
     run_tile(end - begin, state_);
     sweep_.out->store(begin, end - begin, sweep_.first_lane, sweep_.lanes, out_, stride_);
@@ -329,8 +392,11 @@ class SweepRunner {
     tile.write = write_;
     tile.read = read_;
     tile.values = values_at_;
-    tile.kind = sweep_.decay;
+    tile.value_stride = value_stride_;
+    tile.kind = folded_ ? TileDecay::none : sweep_.decay;
     tile.decay = decay_;
+    tile.end_keep = folded_ ? end_keep_ : T{1};
+    tile.end_fade = folded_ ? end_fade_ : T{0};
     tile.out = out_;
     tile.state = state;
     QUERN_DISPATCH_AT(level_, recurrence_tile<T>(tile));
@@ -350,6 +416,10 @@ class SweepRunner {
   T *natural_ = nullptr, *write_ = nullptr, *read_ = nullptr, *values_ = nullptr, *out_ = nullptr,
     *decay_ = nullptr, *state_ = nullptr;
   const T* values_at_ = nullptr;  ///< values_, or where the values lie
+  Index value_stride_ = 0;
+  bool folded_ = false;  ///< this tile's decays are in write_ and read_
+  T end_keep_ = T{1}, end_fade_ = T{0};
+  core::Buffer<double> sums_;
 };
 
 }  // namespace kernels

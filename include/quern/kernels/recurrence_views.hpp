@@ -44,7 +44,7 @@ struct RecurrenceGradients {
 struct RecurrenceOptions {
   double scale = 1;             ///< of the output, such as 1 / sqrt(key_dim)
   bool from_old_state = false;  ///< o_t reads S_(t-1), plus the bonus
-  Index chunk = 64;             ///< steps that are handled together; changes no bit
+  Index chunk = 64;             ///< steps that are handled together; changes rounding at most
   SequenceLengths sequences = {};
   int threads = 0;  ///< 0: the default, see parallel_for
 };

@@ -68,11 +68,19 @@ HWY_INLINE void store_wkv(D d, const WkvState<V>& s, const ScanRows<T>& rows,
   store_lanes(s.o, d, rows.row(2) + channel, count);
 }
 
+/// What o + w loses to rounding goes into the sums: over thousands of steps of a slow decay it
+/// would add up. (Held within 1/2, for an o so large that w is less than its last place.)
 template <class D, class V>
 HWY_INLINE WkvState<V> next_wkv(D d, const WkvState<V>& s, V w, V k, V v) {
-  const TwoPowers<V> e = two_powers(d, hn::Add(w, s.o), k);
-  return {hn::MulAdd(e.first, s.p, hn::Mul(e.second, v)), hn::MulAdd(e.first, s.q, e.second),
-          e.largest};
+  using T = hn::TFromD<D>;
+  const V later = opaque(hn::Add(w, s.o)), added = opaque(hn::Sub(later, s.o));
+  const V before = opaque(hn::Sub(later, added));
+  const V lost = hn::Add(opaque(hn::Sub(s.o, before)), opaque(hn::Sub(w, added)));
+  const V rest = hn::Min(hn::Max(lost, hn::Set(d, T{-0.5})), hn::Set(d, T{0.5}));
+  const TwoPowers<V> e = two_powers(d, later, k);
+  const V carried = hn::Mul(e.first, rest);
+  return {hn::MulAdd(e.first, s.p, hn::MulAdd(carried, s.p, hn::Mul(e.second, v))),
+          hn::MulAdd(e.first, s.q, hn::MulAdd(carried, s.q, e.second)), e.largest};
 }
 
 template <class D, class T>

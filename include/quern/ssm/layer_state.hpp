@@ -32,7 +32,8 @@ QUERN_NAMESPACE_BEGIN
 namespace ssm {
 
 /// A state of (batch, width) numbers of V (T or std::complex<T>), all zero before the first
-/// position.
+/// position. A layer may leave here what it works out of its parameters at the first step;
+/// reset() and load() drop that, so a state goes on with the parameters of then.
 template <class T, class V>
 class LayerState final : public nn::SequenceState<T> {
  public:
@@ -41,7 +42,17 @@ class LayerState final : public nn::SequenceState<T> {
   [[nodiscard]] NdView<V, 2> values() { return values_.view(); }
   [[nodiscard]] Index batch() const { return values_.extent(0); }
 
-  void reset() override { values_.fill(V{}); }
+  /// What make() gave at the first call since reset().
+  template <class P, class Make>
+  const P& constants(Make&& make) {
+    if (constants_ == nullptr) constants_ = std::make_shared<const P>(make());
+    return *static_cast<const P*>(constants_.get());
+  }
+
+  void reset() override {
+    values_.fill(V{});
+    constants_.reset();
+  }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> clone() const override {
     return std::make_unique<LayerState>(*this);
   }
@@ -56,6 +67,7 @@ class LayerState final : public nn::SequenceState<T> {
                                   from.size()));
     }
     if (bytes() > 0) std::memcpy(static_cast<void*>(values_.data()), from.data(), bytes());
+    constants_.reset();
   }
 
  private:
@@ -63,6 +75,7 @@ class LayerState final : public nn::SequenceState<T> {
     return static_cast<std::size_t>(values_.size()) * sizeof(V);
   }
   NdArray<V, 2> values_;
+  std::shared_ptr<const void> constants_;
 };
 
 namespace detail {

@@ -4,7 +4,7 @@
 /// RetNet's retention in its three forms, which compute the same:
 ///
 ///   parallel    o_i = sum over j <= i of gamma^(i-j) (scale q_i . k_j) v_j
-///   chunkwise   the same by pieces that hand on a state (any cut gives the same bits here)
+///   chunkwise   the same by pieces that hand on a state (any cut gives the same, to rounding)
 ///   recurrent   S_i = gamma S_(i-1) + k_i v_i^T, o_i = scale S_i^T q_i
 ///
 /// Neither xPos nor a norm is part of it (the layer has both), nor is the result normalised.

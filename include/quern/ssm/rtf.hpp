@@ -244,7 +244,10 @@ void rtf(std::type_identity_t<NdView<const T, 3>> u,
   if (states) {
     detail::expect_state(function, "initial", initial, sequences.size(), width);
     detail::expect_state(function, "last", last, sequences.size(), width);
-    if (options.check_finite) detail::expect_finite_values(function, "u", u);
+    if (options.check_finite) {
+      detail::expect_finite_values(function, "u", u);
+      detail::expect_finite_values(function, "initial", initial);
+    }
     detail::rtf_recurrence<T>(parameters, stable, {u, initial, y, last, sequences}, options);
     return;
   }
@@ -276,6 +279,7 @@ void rtf_vjp(std::type_identity_t<NdView<const T, 3>> u,
     detail::expect_state(function, "initial", initial, sequences.size(), width);
     detail::expect_state(function, "dlast", dlast, sequences.size(), width);
     detail::expect_state(function, "dinitial", dinitial, sequences.size(), width);
+    if (options.check_finite) detail::expect_finite_values(function, "initial", initial);
     detail::rtf_recurrence_vjp<T>(
         parameters, stable, {u, initial, dy, dlast, du, dinitial, sequences}, gradients, options);
     return;

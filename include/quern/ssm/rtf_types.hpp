@@ -134,6 +134,7 @@ void check_rtf(const char* function, const RtfParameters<T>& p, const RtfOptions
   if (!p.h0.is_null()) {
     expect_size(function, "h0", p.h0.extent(0), p.a.extent(0), "values, one a channel");
   }
+  if (options.check_finite) expect_finite_values(function, "h0", p.h0);
   if (options.truncated < 0 || (options.truncated > 0 && length > options.truncated)) {
     throw ShapeError(error_text(function, "truncated", "at least the length", options.truncated));
   }

@@ -96,7 +96,8 @@ class Rwkv7Job {
   [[nodiscard]] NdArray<T, 4> first_states() const { return states_of(in_.initial_state); }
   static NdView<T, 4> turned(NdArray<T, 4>& state) { return state.view().permuted({0, 1, 3, 2}); }
 
-  void run(const NdView<T, 4>& out, NdArray<T, 4>& state, core::Buffer<T>& kept) const {
+  /// `state` (sequences, heads, keys, values), adjacent values, moves on.
+  void run(const NdView<T, 4>& out, const NdView<T, 4>& state, core::Buffer<T>& kept) const {
     const simd::Level level = simd::active_level();
     const auto room = static_cast<Index>(QUERN_DISPATCH_AT(level, wkv7_scratch<T>(keys_)));
     core::Buffer<T> scratch(static_cast<std::size_t>(room * workers()));
@@ -106,7 +107,7 @@ class Rwkv7Job {
         [&](Index work) {
           const Index s = work / heads_, h = work % heads_;
           kernels::Wkv7Task<T> task = forward_task(s, h);
-          task.state = {state.view().subview(s).subview(h).data(), values_};
+          task.state = {state.subview(s).subview(h).data(), state.stride(2)};
           if (!out.is_null()) task.y = rows_of(out, s, h);
           if (!kept.empty()) task.kept = kept.data() + kept_at(s, h);
           task.scratch = scratch.data() + this_worker() * room;
@@ -220,7 +221,7 @@ void Rwkv7Job<T>::run_back(const NdView<const T, 4>& dout, const NdView<const T,
   const simd::Level level = simd::active_level();
   NdArray<T, 4> state = first_states();
   core::Buffer<T> kept(static_cast<std::size_t>(tiles_ * heads_ * keys_ * values_));
-  run({}, state, kept);
+  run({}, state.view(), kept);
   NdArray<T, 4> dstate = states_of(dfinal);
   const UnitStride<const T, 4> dy(dout);
   const Shape<4> shape = in_.r.extents();
@@ -267,7 +268,7 @@ void rwkv7(const Rwkv7Inputs<T>& in, std::type_identity_t<NdView<T, 4>> out,
   const detail::UnitOutput<T, 4> output(out);
   NdArray<T, 4> state = job.first_states();
   core::Buffer<T> nothing_kept;
-  job.run(output.view(), state, nothing_kept);
+  job.run(output.view(), state.view(), nothing_kept);
   output.finish();
   if (!final_state.is_null()) detail::assign(job.turned(state), final_state);
 }
@@ -301,7 +302,8 @@ struct Rwkv7StepInputs {
 };
 
 /// One step of all rows of a batch: out (batch, heads, values), overwritten; `state` (batch, heads,
-/// values, keys) moves on. The same bits as rwkv7.
+/// values, keys) moves on, in place where its values are adjacent in memory. The same bits as
+/// rwkv7.
 template <class T>
 void rwkv7_step(const Rwkv7StepInputs<T>& in, std::type_identity_t<NdView<T, 4>> state,
                 std::type_identity_t<NdView<T, 3>> out, const RwkvOptions& options = {}) {
@@ -317,7 +319,15 @@ void rwkv7_step(const Rwkv7StepInputs<T>& in, std::type_identity_t<NdView<T, 4>>
                            lengthened(in.a),
                            lengthened(in.b),
                            state};
-  rwkv7(all, lengthened(out), state, options);
+  constexpr const char* function = "quern::ssm::rwkv7_step";
+  if (state.stride(2) != 1) return rwkv7(all, lengthened(out), state, options);
+  const detail::Rwkv7Job<T> job(function, all, options);
+  expect_shape(function, "out", lengthened(out), job.value_shape());
+  const NdView<T, 4> long_out = lengthened(out);
+  const detail::UnitOutput<T, 4> output(long_out);
+  core::Buffer<T> nothing_kept;
+  job.run(output.view(), state.permuted({0, 1, 3, 2}), nothing_kept);
+  output.finish();
 }
 
 }  // namespace ssm

@@ -172,7 +172,10 @@ void s4(std::type_identity_t<NdView<const T, 3>> u,
   if (states) {
     detail::expect_state(function, "initial", initial, sequences.size(), width);
     detail::expect_state(function, "last", last, sequences.size(), width);
-    if (options.check_finite) detail::expect_finite_values(function, "u", u);
+    if (options.check_finite) {
+      detail::expect_finite_values(function, "u", u);
+      detail::expect_finite_values(function, "initial", initial);
+    }
     detail::s4_recurrence<T>(function, parameters, u, initial, y, last, sequences, options);
     return;
   }
@@ -212,6 +215,7 @@ void s4_vjp(std::type_identity_t<NdView<const T, 3>> u,
     detail::expect_state(function, "initial", initial, sequences.size(), width);
     detail::expect_state(function, "dlast", dlast, sequences.size(), width);
     detail::expect_state(function, "dinitial", dinitial, sequences.size(), width);
+    if (options.check_finite) detail::expect_finite_values(function, "initial", initial);
     detail::s4_recurrence_vjp<T>(
         function, parameters, {u, initial, dy, dlast, du, dinitial, sequences}, gradients, options);
     return;
@@ -238,8 +242,43 @@ void s4_vjp(std::type_identity_t<NdView<const T, 3>> u,
                                 gradients.c_back, {}, gradients, options);
 }
 
+/// S4's constants, worked out once for many steps: what s4_step does at every call. The parameters
+/// are read here and not again. Errors as s4_kernel's; ShapeError with a c_back or a truncated C,
+/// ValueError for a whole spectrum (options.conjugate false: use s4_step).
+template <class T>
+class S4Stepper {
+ public:
+  explicit S4Stepper(const S4Parameters<T>& parameters, const S4Options& options = {})
+      : check_finite_(options.check_finite), rows_(checked(parameters, options)) {}
+
+  /// One position: y (batch, channels) from u (batch, channels); `state` (batch, channels modes)
+  /// moves on.
+  void step(NdView<const T, 2> u, NdView<std::complex<T>, 2> state, NdView<T, 2> y) const {
+    expect_shape(function, "u", u, {y.extent(0), rows_.channels()});
+    expect_shape(function, "y", y, u.extents());
+    expect_shape(function, "state", state, {y.extent(0), rows_.channels() * rows_.modes()});
+    if (check_finite_) detail::expect_finite_values(function, "u", u);
+    rows_.template step<T>(u, state, y);
+  }
+
+ private:
+  static constexpr const char* function = "quern::ssm::S4Stepper";
+
+  static detail::ModeStepper checked(const S4Parameters<T>& parameters, const S4Options& options) {
+    detail::check_s4(function, parameters, options, 1, true);
+    if (!options.conjugate) {
+      throw ValueError(error_text(function, "options.conjugate", "true", "false"));
+    }
+    return detail::s4_rows(function, parameters, options);
+  }
+
+  bool check_finite_;
+  detail::ModeStepper rows_;
+};
+
 /// One position: y (batch, channels) from u (batch, channels); `state` (batch, channels modes)
-/// moves on. Equals s4's positions to rounding.
+/// moves on. Equals s4's positions to rounding. For many steps S4Stepper works the constants out
+/// once.
 template <class T>
 void s4_step(std::type_identity_t<NdView<const T, 2>> u,
              const std::type_identity_t<S4Parameters<T>>& parameters,

@@ -4,6 +4,8 @@
 /// S4D and S4 as layers: mixers from (batch, length, dim) to the same, one state space a channel.
 /// Norms, activations, products across channels and residual connections are nn's.
 ///
+/// Steps work the constants out once for each state, at its first step.
+///
 /// Parameter groups are the S4 repository's: A, B and dt at a tenth of the rate and without weight
 /// decay, C and D as the rest.
 
@@ -210,8 +212,11 @@ class S4dLayer final : public detail::S4LayerBase<T> {
             nn::SequenceState<T>& state) const override {
     auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
     this->check_step(in, out, mine.batch(), this->dim_, this->dim_);
-    const auto v = this->values();
-    s4d_step<T>(in.template as<2>(), view(v), mine.values(), out.template as<2>(), options(0));
+    const auto& stepper = mine.template constants<S4dStepper<T>>([&] {
+      const auto v = this->values();
+      return S4dStepper<T>(view(v), options(0));
+    });
+    stepper.step(in.template as<2>(), mine.values(), out.template as<2>());
   }
 
  protected:
@@ -306,8 +311,11 @@ class S4Layer final : public detail::S4LayerBase<T> {
             nn::SequenceState<T>& state) const override {
     auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
     this->check_step(in, out, mine.batch(), this->dim_, this->dim_);
-    const auto v = this->values();
-    s4_step<T>(in.template as<2>(), view(v), mine.values(), out.template as<2>());
+    const auto& stepper = mine.template constants<S4Stepper<T>>([&] {
+      const auto v = this->values();
+      return S4Stepper<T>(view(v));
+    });
+    stepper.step(in.template as<2>(), mine.values(), out.template as<2>());
   }
 
  protected:

@@ -80,6 +80,12 @@ void check_s4(const char* function, const S4Parameters<T>& p, const S4Options& o
   if (states && (options.truncated > 0 || !p.c_back.is_null())) {
     throw ShapeError(error_text(function, "states", "none with a truncated C or c_back", "some"));
   }
+  if (!options.check_finite) return;
+  expect_finite_values(function, "p", p.p);
+  expect_finite_values(function, "b", p.b);
+  expect_finite_values(function, "c", p.c);
+  expect_finite_values(function, "c_back", p.c_back);
+  expect_finite_values(function, "d", p.d);
 }
 
 }  // namespace detail

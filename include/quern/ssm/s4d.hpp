@@ -19,6 +19,7 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/ssm/convolution.hpp"
+#include "quern/ssm/detail/mode_stepper.hpp"
 #include "quern/ssm/detail/modes.hpp"
 #include "quern/ssm/discretize.hpp"
 #include "quern/ssm/sequence.hpp"
@@ -68,13 +69,17 @@ struct S4dOptions {
 namespace detail {
 
 template <class T>
-void check_s4d(const char* function, const S4dParameters<T>& p) {
+void check_s4d(const char* function, const S4dParameters<T>& p, const S4dOptions& options) {
   const Index channels = p.a.extent(0);
   expect_shape(function, "c", p.c, p.a.extents());
   expect_size(function, "dt", p.dt.extent(0), channels, "values, one a channel");
   if (!p.d.is_null()) expect_size(function, "d", p.d.extent(0), channels, "values, one a channel");
   if (!p.c_back.is_null()) expect_shape(function, "c_back", p.c_back, p.a.extents());
   if (p.a.extent(1) < 1) throw ShapeError(error_text(function, "a", "at least one mode", 0));
+  if (!options.check_finite) return;
+  expect_finite_values(function, "c", p.c);
+  expect_finite_values(function, "c_back", p.c_back);
+  expect_finite_values(function, "d", p.d);
 }
 
 /// ShapeError for states beside a kernel that looks ahead: there is none.
@@ -136,7 +141,7 @@ template <class T>
 void s4d_kernel(const std::type_identity_t<S4dParameters<T>>& parameters, NdView<T, 2> kernel,
                 const S4dOptions& options = {}) {
   constexpr const char* function = "quern::ssm::s4d_kernel";
-  detail::check_s4d(function, parameters);
+  detail::check_s4d(function, parameters, options);
   expect_size(function, "kernel", kernel.extent(1), parameters.a.extent(0), "channels");
   detail::expect_unit_stride(function, "kernel", kernel);
   const auto steps = detail::s4d_steps(function, parameters, options);
@@ -156,12 +161,13 @@ void s4d(std::type_identity_t<NdView<const T, 3>> u,
   using Complex = std::complex<double>;
   const S4dParameters<T>& p = parameters;
   const Index channels = p.a.extent(0), modes = p.a.extent(1);
-  detail::check_s4d(function, p);
+  detail::check_s4d(function, p, options);
   expect_size(function, "u", u.extent(2), channels, "channels");
   detail::check_states(function, p, !initial.is_null() || !last.is_null());
   const detail::Sequences sequences(function, options.offsets, u.extent(0), u.extent(1));
   detail::expect_state(function, "initial", initial, sequences.size(), channels * modes);
   detail::expect_state(function, "last", last, sequences.size(), channels * modes);
+  if (options.check_finite) detail::expect_finite_values(function, "initial", initial);
   const auto steps = detail::s4d_steps(function, p, options);
   const Index longest = (std::max)(Index{1}, sequences.longest());
   NdArray<T, 2> kernel({longest, channels}, core::Fill::none), back;
@@ -216,13 +222,14 @@ void s4d_vjp(std::type_identity_t<NdView<const T, 3>> u,
   constexpr const char* function = "quern::ssm::s4d_vjp";
   const S4dParameters<T>& p = parameters;
   const Index channels = p.a.extent(0), modes = p.a.extent(1);
-  detail::check_s4d(function, p);
+  detail::check_s4d(function, p, options);
   expect_size(function, "u", u.extent(2), channels, "channels");
   detail::check_states(function, p, !initial.is_null() || !dlast.is_null() || !dinitial.is_null());
   const detail::Sequences sequences(function, options.offsets, u.extent(0), u.extent(1));
   detail::expect_state(function, "initial", initial, sequences.size(), channels * modes);
   detail::expect_state(function, "dlast", dlast, sequences.size(), channels * modes);
   detail::expect_state(function, "dinitial", dinitial, sequences.size(), channels * modes);
+  if (options.check_finite) detail::expect_finite_values(function, "initial", initial);
   const auto steps = detail::s4d_steps(function, p, options);
   const Index longest = (std::max)(Index{1}, sequences.longest());
   NdArray<T, 2> kernel({longest, channels}, core::Fill::none), dkernel({longest, channels});
@@ -252,24 +259,55 @@ void s4d_vjp(std::type_identity_t<NdView<const T, 3>> u,
   steps.finish(sums, gradients.a, gradients.dt);
 }
 
+/// S4D's constants, worked out once for many steps: what s4d_step does at every call. The
+/// parameters are read here and not again. Errors as s4d_kernel's; ShapeError with a c_back.
+template <class T>
+class S4dStepper {
+ public:
+  explicit S4dStepper(const S4dParameters<T>& parameters, const S4dOptions& options = {})
+      : check_finite_(options.check_finite),
+        modes_(parameters.a.extent(0), parameters.a.extent(1), 0) {
+    constexpr const char* function = "quern::ssm::S4dStepper";
+    detail::check_s4d(function, parameters, options);
+    detail::check_states(function, parameters, true);
+    const auto steps = detail::s4d_steps(function, parameters, options);
+    using Rows = detail::ModeStepper;
+    for (Index k = 0; k < steps.channels(); ++k) {
+      for (Index n = 0; n < steps.modes(); ++n) {
+        const DiagonalStep& s = steps(k, n);
+        modes_.set(k, Rows::less, n, detail::cx(s.a - 1.0));
+        modes_.set(k, Rows::in, n, detail::cx(s.f));
+        modes_.set(k, Rows::out, n, detail::cx(2.0 * std::complex<double>(parameters.c(k, n))));
+      }
+      if (!parameters.d.is_null()) modes_.set_through(k, static_cast<double>(parameters.d(k)));
+    }
+  }
+
+  /// One position: y (batch, channels) from u (batch, channels); `state` (batch, channels modes)
+  /// moves on.
+  void step(NdView<const T, 2> u, NdView<std::complex<T>, 2> state, NdView<T, 2> y) const {
+    constexpr const char* function = "quern::ssm::S4dStepper::step";
+    expect_shape(function, "u", u, {y.extent(0), modes_.channels()});
+    expect_shape(function, "y", y, u.extents());
+    expect_shape(function, "state", state, {y.extent(0), modes_.channels() * modes_.modes()});
+    if (check_finite_) detail::expect_finite_values(function, "u", u);
+    modes_.step<T>(u, state, y);
+  }
+
+ private:
+  bool check_finite_;
+  detail::ModeStepper modes_;
+};
+
 /// One position: y (batch, channels) from u (batch, channels); `state` (batch, channels modes)
-/// moves on. Equals s4d's positions to rounding.
+/// moves on. Equals s4d's positions to rounding. For many steps S4dStepper works the constants out
+/// once.
 template <class T>
 void s4d_step(std::type_identity_t<NdView<const T, 2>> u,
               const std::type_identity_t<S4dParameters<T>>& parameters,
               std::type_identity_t<NdView<std::complex<T>, 2>> state, NdView<T, 2> y,
               const S4dOptions& options = {}) {
-  constexpr const char* function = "quern::ssm::s4d_step";
-  const S4dParameters<T>& p = parameters;
-  const Index channels = p.a.extent(0), modes = p.a.extent(1);
-  detail::check_s4d(function, p);
-  detail::check_states(function, p, true);
-  expect_shape(function, "u", u, {y.extent(0), channels});
-  expect_shape(function, "y", y, u.extents());
-  expect_shape(function, "state", state, {y.extent(0), channels * modes});
-  if (options.check_finite) detail::expect_finite_values(function, "u", u);
-  const auto steps = detail::s4d_steps(function, p, options);
-  detail::mode_step<T>(steps, u, p.c, p.d, state, y);
+  S4dStepper<T>(parameters, options).step(u, state, y);
 }
 
 }  // namespace ssm

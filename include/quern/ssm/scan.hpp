@@ -54,8 +54,14 @@ struct ScanJob {
   bool reverse = false;
 };
 
-/// Channels that one task takes: wide enough for four vectors, narrow enough to share out.
-inline constexpr Index scan_task_channels = 256;
+/// Channels that one task takes: wide enough for four vectors, narrow enough to share out, down to
+/// a cache line where there are few. (Two passes over pieces of time would share out one channel
+/// too, but read and multiply everything twice, which two threads do not win back.)
+inline Index scan_task_channels(Index sequences, Index channels) {
+  Index each = 256;
+  while (each > 16 && sequences * ((channels + each - 1) / each) < 8) each /= 2;
+  return each;
+}
 
 template <class T>
 const RealOf<T>* as_scalars(const T* x) {
@@ -108,12 +114,13 @@ void scan_task(const ScanJob<T>& job, Index s, Index channel, Index channels) {
 /// Calls body(sequence, first channel, channels) for all, on several threads; cut by shapes only.
 template <class Body>
 void for_sequences(Index sequences, Index channels, int threads, Body&& body) {
-  const Index tiles = (channels + scan_task_channels - 1) / scan_task_channels;
+  const Index each = scan_task_channels(sequences, channels);
+  const Index tiles = (channels + each - 1) / each;
   parallel_for(
       sequences * tiles,
       [&](Index task) {
-        const Index first = task % tiles * scan_task_channels;
-        body(task / tiles, first, (std::min)(scan_task_channels, channels - first));
+        const Index first = task % tiles * each;
+        body(task / tiles, first, (std::min)(each, channels - first));
       },
       threads);
 }

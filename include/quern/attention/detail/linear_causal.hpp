@@ -86,6 +86,7 @@ void linear_causal(simd::Level level, const LinearHead<T>& head, Index first, In
   sweep.lanes = count + (column ? 1 : 0);
   sweep.normaliser = head.normalise && !fades;
   sweep.tile = chunk;
+  sweep.fold = false;  // a key that comes later changes no bit, however large
   core::Buffer<T> query_scales;
   if (head.query_map.scaled()) {
     query_scales = core::Buffer<T>(static_cast<std::size_t>(head.q.rows()));

@@ -194,18 +194,36 @@ class RecurrenceHead {
   /// out[s] = sum over channels of q u k, at steps [begin, begin + count).
   void bonus_weights(Index begin, Index count, T* out) const {
     const Index d = shape_.key_dim;
-    core::Buffer<T> rows(static_cast<std::size_t>(2 * count * d));
-    q.load(begin, count, 0, d, rows.data(), d);
-    k.load(begin, count, 0, d, rows.data() + count * d, d);
+    const auto size = static_cast<std::size_t>(d);
+    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * d) + 2 * size);
+    T* const u = memory.data() + 2 * count * d;
+    T* const products = u + d;
+    for (Index c = 0; c < d; ++c) u[c] = bonus(c);
+    const Rows queries(q, begin, count, d, memory.data());
+    const Rows keys(k, begin, count, d, memory.data() + count * d);
     for (Index s = 0; s < count; ++s) {
-      T* const a = rows.data() + s * d;
-      for (Index c = 0; c < d; ++c) a[c] *= bonus(c);
-      const T* const b = rows.data() + (count + s) * d;
-      out[s] = static_cast<T>(QUERN_DISPATCH(dot<T>(a, b, static_cast<std::size_t>(d))));
+      std::fill_n(products, d, T{0});
+      QUERN_DISPATCH(add_products<T>(queries.row(s), u, size, products));
+      out[s] = static_cast<T>(QUERN_DISPATCH(dot<T>(products, keys.row(s), size)));
     }
   }
 
  private:
+  /// Steps of a source, where they lie or in `room`.
+  struct Rows {
+    const T* data;
+    Index stride;
+    Rows(const ViewSource<T>& source, Index begin, Index count, Index dim, T* room)
+        : data(nullptr), stride(dim) {
+      data = source.direct(begin, count, 0, dim, stride);
+      if (data != nullptr) return;
+      stride = dim;
+      data = room;
+      source.load(begin, count, 0, dim, room, dim);
+    }
+    [[nodiscard]] const T* row(Index s) const { return data + s * stride; }
+  };
+
   /// Logarithms of the decay as (length, channels).
   [[nodiscard]] MatrixView<const T> decay_view(const RecurrenceViews<T>& in) const {
     if (!in.channel_decay.is_null()) return steps(in.channel_decay);

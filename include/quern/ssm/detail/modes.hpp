@@ -310,27 +310,6 @@ void s4d_states_vjp(const ModeStatesVjp<T>& job, const ModeSteps<T>& steps, Mode
   });
 }
 
-/// state = a state + f u; y = 2 Re sum C state + D u.
-template <class T>
-void mode_step(const ModeSteps<T>& steps, const NdView<const T, 2>& u,
-               const NdView<const std::complex<T>, 2>& c, const NdView<const T, 1>& d,
-               const NdView<std::complex<T>, 2>& state, const NdView<T, 2>& y) {
-  for (Index b = 0; b < u.extent(0); ++b) {
-    for (Index k = 0; k < steps.channels(); ++k) {
-      double sum = 0;
-      for (Index n = 0; n < steps.modes(); ++n) {
-        const DiagonalStep& s = steps(k, n);
-        std::complex<T>& x = state(b, k * steps.modes() + n);
-        const auto next = s.a * std::complex<double>(x) + s.f * static_cast<double>(u(b, k));
-        x = std::complex<T>(next);
-        sum += (std::complex<double>(c(k, n)) * next).real();
-      }
-      y(b, k) = static_cast<T>(2 * sum);
-      if (!d.is_null()) y(b, k) += d(k) * u(b, k);
-    }
-  }
-}
-
 }  // namespace detail
 }  // namespace ssm
 QUERN_NAMESPACE_END

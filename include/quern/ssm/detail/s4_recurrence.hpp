@@ -13,6 +13,7 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/ssm/detail/dplr.hpp"
+#include "quern/ssm/detail/mode_stepper.hpp"
 #include "quern/ssm/detail/modes.hpp"
 #include "quern/ssm/s4_types.hpp"
 #include "quern/ssm/sequence.hpp"
@@ -94,6 +95,48 @@ class S4Channel {
     }
     solve(x, false);
   }
+  /// The step as the kernel of modes takes it, for conjugate pairs, whose products P^* x are real:
+  /// x' = alpha x + beta u - sum of w_k D P_k with alpha = D (I + h Lambda), beta = 2 h D b and
+  /// w = h P^* x + core P^* (alpha x - h D P P^* x + beta u).
+  void rows(ModeStepper& to, Index channel) const {
+    const auto count = static_cast<Index>(modes());
+    const auto at = [](Index n) { return static_cast<std::size_t>(n); };
+    State alpha(modes()), beta(modes()), column[2];
+    for (std::size_t n = 0; n < modes(); ++n) {
+      const Cx less = Cx{2 * h, 0} * (inverse_[n] * lambda[n]);
+      alpha[n] = Cx{1, 0} + less;
+      beta[n] = Cx{2 * h, 0} * (inverse_[n] * b[n]);
+      to.set(channel, ModeStepper::less, static_cast<Index>(n), less);
+      to.set(channel, ModeStepper::in, static_cast<Index>(n), beta[n]);
+      to.set(channel, ModeStepper::out, static_cast<Index>(n), Cx{2, 0} * c[n]);
+    }
+    for (std::size_t k = 0; k < rank_; ++k) {
+      for (std::size_t n = 0; n < modes(); ++n) column[k].push_back(inverse_[n] * p_[k][n]);
+    }
+    for (std::size_t k = 0; k < rank_; ++k) {
+      double gain = 0;
+      State from(modes());
+      for (std::size_t n = 0; n < modes(); ++n) from[n] = Cx{2 * h, 0} * conj(p_[k][n]);
+      for (std::size_t j = 0; j < rank_; ++j) {
+        const double core = core_[k][j].re;
+        gain += core * dot(j, beta).re;
+        for (std::size_t n = 0; n < modes(); ++n) {
+          from[n] = from[n] + Cx{2 * core, 0} * (conj(p_[j][n]) * alpha[n]);
+        }
+        for (std::size_t l = 0; l < rank_; ++l) {
+          const double back = 2 * core * h * dot(j, column[l]).re;
+          for (std::size_t n = 0; n < modes(); ++n) {
+            from[n] = from[n] - Cx{back, 0} * conj(p_[l][n]);
+          }
+        }
+      }
+      to.set_gain(channel, static_cast<Index>(k), gain);
+      for (Index n = 0; n < count; ++n) {
+        to.set(channel, to.from(static_cast<Index>(k)), n, from[at(n)]);
+        to.set(channel, to.to(static_cast<Index>(k)), n, column[k][at(n)]);
+      }
+    }
+  }
   [[nodiscard]] double output(const State& x) const {
     double sum = 0;
     for (std::size_t n = 0; n < modes(); ++n) sum += (c[n] * x[n]).re;
@@ -147,11 +190,55 @@ void store_state(const S4Channel::State& x, const NdView<std::complex<T>, 2>& to
   }
 }
 
+/// The rows of all channels, of conjugate pairs.
+template <class T>
+ModeStepper s4_rows(const char* function, const S4Parameters<T>& q, const S4Options& options) {
+  ModeStepper rows(q.lambda.extent(0), q.lambda.extent(1), q.p.extent(1));
+  for (Index k = 0; k < q.lambda.extent(0); ++k) {
+    S4Channel(function, q, options, k).rows(rows, k);
+    if (!q.d.is_null()) rows.set_through(k, static_cast<double>(q.d(k)));
+  }
+  return rows;
+}
+
+/// Conjugate pairs by the kernel of modes: y and the states.
+template <class T>
+void s4_pairs(const ModeStepper& rows, const NdView<const T, 3>& u,
+              const NdView<const std::complex<T>, 2>& initial, const NdView<T, 3>& y,
+              const NdView<std::complex<T>, 2>& last, const Sequences& sequences, int threads) {
+  const Index modes = rows.modes();
+  parallel_for(
+      rows.channels(),
+      [&](Index k) {
+        std::vector<double> work(rows.work_size());
+        std::vector<std::complex<T>> x(static_cast<std::size_t>(modes));
+        for (Index i = 0; i < sequences.size(); ++i) {
+          const Sequence s = sequences[i];
+          for (Index n = 0; n < modes; ++n) {
+            x[static_cast<std::size_t>(n)] =
+                initial.is_null() ? std::complex<T>() : initial(i, k * modes + n);
+          }
+          const auto steps = [&](const auto& v) {
+            return v.subview(s.batch).slice(0, s.begin, s.length).subview(k, 1);
+          };
+          rows.template sequence<T>(k, steps(u), x.data(), x.data(), steps(y), work.data());
+          for (Index n = 0; n < modes && !last.is_null(); ++n) {
+            last(i, k * modes + n) = x[static_cast<std::size_t>(n)];
+          }
+        }
+      },
+      threads);
+}
+
 template <class T>
 void s4_recurrence(const char* function, const S4Parameters<T>& q, const NdView<const T, 3>& u,
                    const NdView<const std::complex<T>, 2>& initial, const NdView<T, 3>& y,
                    const NdView<std::complex<T>, 2>& last, const Sequences& sequences,
                    const S4Options& options) {
+  if (options.conjugate) {
+    const ModeStepper rows = s4_rows(function, q, options);
+    return s4_pairs(rows, u, initial, y, last, sequences, options.threads);
+  }
   const Index modes = q.lambda.extent(1);
   parallel_for(
       q.lambda.extent(0),
