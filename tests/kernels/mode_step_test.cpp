@@ -89,8 +89,8 @@ void check(std::size_t modes, std::size_t rank) {
 }
 
 TEST(ModeStep, IsItsDefinitionAtEveryLevel) {
-  for (const std::size_t modes : {0, 1, 3, 8, 16, 17, 35}) {
-    for (const std::size_t rank : {0, 1, 2}) {
+  for (const std::size_t modes : {0U, 1U, 3U, 8U, 16U, 17U, 35U}) {
+    for (const std::size_t rank : {0U, 1U, 2U}) {
       check<float>(modes, rank);
       check<double>(modes, rank);
     }
