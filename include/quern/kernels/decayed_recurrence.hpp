@@ -28,6 +28,7 @@
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/kernels/detail/recurrence_heads.hpp"
+#include "quern/kernels/detail/recurrence_in_place.hpp"
 #include "quern/kernels/detail/recurrence_vjp.hpp"
 #include "quern/kernels/recurrence_sweep.hpp"
 #include "quern/kernels/recurrence_views.hpp"
@@ -40,8 +41,8 @@ namespace kernels {
 
 /// out (batch, heads, length, value_dim) of the recurrence, overwritten; steps of no sequence
 /// become 0. `final_state` (sequences, heads, key_dim, value_dim) takes the state after the last
-/// step; null leaves it out. Any strides, any sizes, also 0. ShapeError and ValueError for what
-/// does not fit.
+/// step; null leaves it out. One step whose final state is the initial one goes on in place. Any
+/// strides, any sizes, also 0. ShapeError and ValueError for what does not fit.
 template <class T>
 void decayed_recurrence(const RecurrenceViews<T>& in, NdView<T, 4> out,
                         std::type_identity_t<NdView<T, 4>> final_state = {},
@@ -51,6 +52,16 @@ void decayed_recurrence(const RecurrenceViews<T>& in, NdView<T, 4> out,
   shape.check_state("final_state", final_state);
   shape.clear_gaps(out);
   const simd::Level level = simd::active_level();
+  if (detail::steps_in_place(shape, in, final_state, options)) {
+    return parallel_for(
+        shape.spans_heads(),
+        [&](Index task) {
+          const detail::RecurrenceHead<T> head(shape, in, options, task);
+          detail::step_in_place(level, head, head.state(final_state), head.steps(out),
+                                static_cast<T>(options.scale));
+        },
+        options.threads);
+  }
   const Index groups = shape.lane_groups(shape.value_dim);
   parallel_for(
       shape.spans_heads() * groups,
