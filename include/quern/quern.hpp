@@ -150,6 +150,7 @@
 #include "quern/kernels/kernels.hpp"
 #include "quern/kernels/linear_rows_types.hpp"
 #include "quern/kernels/loss_types.hpp"
+#include "quern/kernels/mode_step_types.hpp"
 #include "quern/kernels/optim_types.hpp"
 #include "quern/kernels/recurrence_step_types.hpp"
 #include "quern/kernels/recurrence_sweep.hpp"
