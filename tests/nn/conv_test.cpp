@@ -104,6 +104,8 @@ TEST(NnConv, GradientsAgainstFiniteDifferences) {
       {9, 9, {.kernel = 3, .stride = 2, .groups = 9}, true},
       {3, 2, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::a}},
       {9, 2, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::b}},
+      {3, 9, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::rows_above}},
+      {9, 5, {.kernel = 3, .padding = 1, .mask = nn::ConvMask::rows}},
       {5, 9, {.kernel = 3, .stride = 2, .padding = 1, .output_padding = 1}, true},
       {9, 1, {.kernel = 4, .stride = 2, .padding = 1}, true},
       {4, 6, {.kernel = 2, .stride = 3, .groups = 2}, true},

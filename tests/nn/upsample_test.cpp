@@ -391,6 +391,55 @@ TEST(NnUpsample, GradientsByFiniteDifferences) {
   check_gradients(shuffle, x);
 }
 
+// <U x, y> = <x, U^T y> for every kind, in one to three dimensions, enlarging and shrinking.
+TEST(NnUpsample, BackwardIsTheAdjointOfForward) {
+  Philox random(9, "sizes");
+  const auto dot = [](const Tensor<double>& a, const Tensor<double>& b) {
+    double sum = 0;
+    for (Index i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  for (const auto mode : {Interpolation::nearest, Interpolation::nearest_exact,
+                          Interpolation::linear, Interpolation::cubic, Interpolation::area}) {
+    const bool smooth = mode == Interpolation::linear || mode == Interpolation::cubic;
+    for (int variant = 0; variant < (smooth ? 3 : 1); ++variant) {
+      for (std::size_t rank = 3; rank <= 5; ++rank) {
+        const bool last = random.integer(2) == 1;
+        nn::Extents in(rank, 2), out(rank, 2);
+        in[last ? rank - 1 : 1] = out[last ? rank - 1 : 1] = 3;
+        for (std::size_t d = last ? 1 : 2; d < rank - (last ? 1 : 0); ++d) {
+          in[d] = 1 + static_cast<Index>(random.integer(9));
+          out[d] = 1 + static_cast<Index>(random.integer(20));
+        }
+        const nn::ResampleOptions options{.mode = mode,
+                                          .align_corners = variant == 1,
+                                          .antialias = variant == 2,
+                                          .channels_last = last};
+        const auto x = random_tensor<double>(in, rank), y = random_tensor<double>(out, 9);
+        Tensor<double> ux(out), uty(in);
+        nn::resample<double>(x.view(), ux.view(), options);
+        nn::resample_vjp<double>(y.view(), uty.view(), options);
+        EXPECT_NEAR(dot(ux, y), dot(x, uty), 1e-11)
+            << nn::shape_text(in) << " to " << nn::shape_text(out);
+      }
+    }
+  }
+}
+
+TEST(NnUpsample, UnshuffleUndoesShuffle) {
+  for (const Index factor : {2, 3, 4}) {
+    for (const auto layout : {Layout::channels_first, Layout::channels_last}) {
+      const Index c = 2 * factor * factor;
+      const auto x = random_tensor<float>(
+          layout == Layout::channels_last ? nn::Extents{2, 3, 5, c} : nn::Extents{2, c, 3, 5}, 1);
+      const auto wide = nn::apply(nn::PixelShuffle<float>(factor, layout), x.view());
+      const auto back = nn::apply(nn::PixelUnshuffle<float>(factor, layout), wide.view());
+      ASSERT_EQ(back.shape(), x.shape());
+      EXPECT_TRUE(std::equal(back.span().begin(), back.span().end(), x.span().begin()));
+    }
+  }
+}
+
 // ---- images -----------------------------------------------------------------------------------
 
 struct ImageCase {
