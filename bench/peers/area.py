@@ -29,6 +29,7 @@ class Case:
     repeats: Optional[int] = None  # at most this many
     cold: bool = False  # one call, not warmed up before: it is measured and judged (long ones)
     fresh: bool = False  # a new process for every repeat (memory)
+    cold: bool = False  # the first call counts: no other warms it up (one that takes a minute)
     threads: Optional[tuple] = None  # only for these thread counts
 
 

@@ -31,7 +31,7 @@ class EnsembleDriver : public peers::Driver {
   [[nodiscard]] std::string describe() const override { return "quern " QUERN_VERSION; }
 
   peers::Reply prepare(const peers::Command& command) override {
-    if (command.name() == "model") fit(command);
+    if (command.name() == "model" && words(command) != fitted_) fit(command);
     return {};
   }
 
@@ -54,13 +54,24 @@ class EnsembleDriver : public peers::Driver {
 
   [[nodiscard]] const peers::Array& output() const override { return answer_; }
 
+  void forget() override {
+    peers::Driver::forget();
+    fitted_.clear();
+  }
+
  private:
   [[nodiscard]] Features features(const std::string& name) const {
     const peers::Array& x = array(name);
     return {x.data<float>(), {x.shape()[0], x.shape()[1]}};
   }
 
+  /// What tells models of one data set apart.
+  static std::string words(const peers::Command& command) {
+    return command.text("kind") + " " + std::to_string(command.integer("trees", 100));
+  }
+
   void fit(const peers::Command& command) {
+    fitted_ = words(command);
     const peers::Array& y = array("y");
     std::vector<std::int32_t> labels;
     for (std::int64_t r = 0; r < y.shape()[0]; ++r)
@@ -92,6 +103,7 @@ class EnsembleDriver : public peers::Driver {
   }
 
   std::variant<RandomForestClassifier, ExtraTreesClassifier, AdaBoostClassifier> model_;
+  std::string fitted_;  ///< words() of the model
   peers::Array answer_;
 };
 

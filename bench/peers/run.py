@@ -210,6 +210,13 @@ class Contestant:
             side.close()
 
 
+def judge_cold(bench, runners):
+    """Qualities of what has run by now without having been warmed up."""
+    for runner in runners:
+        if runner.case.cold and runner.quality is None:
+            runner.quality = judged(bench, runner.side, runner.case)
+
+
 def contestant(bench, name, case):
     """A contestant, or None with a note where the side lacks the case."""
     if name in bench.failed:
@@ -346,6 +353,7 @@ def run_case(bench, case):
                 yield peer_alone(bench, case, name, peer)
             else:
                 values = pairs(bench, quern, peer, repeats_of(case, options))
+                judge_cold(bench, (quern, peer))
                 yield row_of(bench, case, name, quern, peer, values)
         except SideError as error:
             print(f"  {case.name}: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@
 #include "stump.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -235,6 +236,32 @@ TEST_F(Ensembles, BlendsAndStacksRefuseWhatCannotBe) {
   EXPECT_EQ(ensemble::predict_classes(model, train, 3)[0], 0);
   std::vector<float> weights(90, 0.0f);
   EXPECT_THROW(model.fit(train, y3, 3, weights), ValueError);
+}
+
+TEST_F(Ensembles, OneRowConstantFeaturesAMissingClassAndBadWeights) {
+  const Features one(x.data(), {1, 5});
+  const std::vector<float> same(50, 2.0f);
+  const Features constant(same.data(), {10, 5});
+  const std::vector<std::int32_t> most = {0, 2, 2, 0, 2, 2, 2, 0, 2, 2};  // no row of class 1
+  const auto check = [&](auto model) {
+    model.fit(one, std::vector<std::int32_t>{1}, 2, {}, 1);
+    EXPECT_EQ(ensemble::predict_classes(model, one, 2)[0], 1);
+    model.fit(constant, most, 3, {}, 1);
+    const NdArray<float, 2> p = ensemble::predict_proba(model, constant, 3);
+    EXPECT_GT(p(0, 2), p(0, 0));
+    EXPECT_LT(p(0, 1), p(0, 2));
+    for (const float bad : {0.0f, -1.0f, NAN})
+      EXPECT_THROW(model.fit(constant, most, 3, std::vector<float>(10, bad)), ValueError);
+    EXPECT_THROW(model.fit(Features(same.data(), {0, 5}), {}, 3), ShapeError);
+  };
+  check(ensemble::BaggingClassifier(Stump(), {.members = 15}));
+  check(ensemble::AdaBoostClassifier(Stump(), {.rounds = 5}));
+  check(ensemble::VotingClassifier({GaussianNaiveBayes(), Stump()}));
+  ensemble::AdaBoostRegressor numbers(LinearRegression({.l2 = 1}), {.rounds = 3});
+  numbers.fit(one, std::vector<float>{3}, {}, 1);
+  EXPECT_NEAR(ensemble::predict_values(numbers, one)[0], 3.0f, 1e-5f);
+  numbers.fit(constant, std::vector<float>(10, 4.0f), {}, 1);
+  EXPECT_NEAR(ensemble::predict_values(numbers, constant)[0], 4.0f, 1e-5f);
 }
 
 template <class Model, class Fit, class Predict>
