@@ -88,11 +88,17 @@ TEST(TreeHistogramKernel, DenseEqualsAPlainLoop) {
     for (const std::int64_t rows : {0, 1, 2, 15, 16, 17, 100, 1000}) {
       for (const std::int64_t features : {1, 2, 3, 4, 5, 7, 8, 28, 33}) {
         const Case c(rows, features);
-        for (const int step : {1, 3}) {
+        for (const int step : {1, 3, 4}) {
           check_dense<1>(c, step);
           check_dense<2>(c, step);
         }
       }
+    }
+    // Far apart, several groups of features and several copies of rows.
+    for (const std::int64_t features : {28, 33, 64}) {
+      const Case c(6001, features);
+      check_dense<1>(c, 4);
+      check_dense<2>(c, 5);
     }
   }
 }

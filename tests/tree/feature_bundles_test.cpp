@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -90,7 +91,8 @@ void expect_equal(const tree::Tree& a, const tree::Tree& b) {
 int bundled_features(const tree::BinnedMatrix& m) {
   int count = 0;
   for (const tree::FeatureBlock& block : m.blocks)
-    for (std::size_t j = 0; j < block.features.size(); ++j) count += block.shares_column(j);
+    for (std::size_t j = 0; j < block.features.size(); ++j)
+      count += block.shares_column(j) && !block.in_product(j);
   return count;
 }
 
@@ -156,6 +158,53 @@ TEST(FeatureBundles, WithoutColumnsRowsAreRoutedByTheirBytes) {
   const auto packed = tree::HistogramPrecision::packed;
   expect_equal(grow(tree::bin(data, 255, {.keep_columns = false}), g, packed, 2),
                grow(tree::bin(data, 255), g, packed, 1));
+}
+
+/// Columns of few values, some missing, beside two of many; their codes multiply to more than a
+/// byte holds.
+Eigen::MatrixXf few_values(std::int64_t rows) {
+  Eigen::MatrixXf x(rows, 10);
+  Philox rng(9, "few values");
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t f = 0; f < 10; ++f) {
+      const auto values = static_cast<std::uint64_t>(f % 4 + 2);
+      x(i, f) = static_cast<float>(rng.integer(values));
+      if (f % 3 == 1 && rng.bernoulli(0.2)) x(i, f) = nan;
+      if (f == 4 || f == 7) x(i, f) = rng.normal<float>();
+    }
+  }
+  return x;
+}
+
+TEST(FeatureProducts, GrowTheSameTrees) {
+  const std::int64_t rows = tree::detail::product_rows + 1001;
+  const Eigen::MatrixXf x = few_values(rows);
+  const auto data = tree::make_dataset(x);
+  const tree::BinnedMatrix plain = tree::bin(data, 255, {.bundle = false});
+  const tree::BinnedMatrix m = tree::bin(data, 255);
+  ASSERT_EQ(m.blocks.size(), 1u);
+  const tree::FeatureBlock& block = m.blocks[0];
+  EXPECT_EQ(plain.blocks[0].columns(), 10);
+  EXPECT_LE(block.columns(), 5);
+  for (std::size_t j = 1; j < block.features.size(); ++j)
+    EXPECT_GE(block.in_product(j), block.in_product(j - 1)) << "products are last";
+  std::vector<tree::GradientPair> g;
+  Philox rng(10, "gradients");
+  for (std::int64_t i = 0; i < rows; ++i) {
+    float t = rng.normal<float>() + (x(i, 0) == 1 ? x(i, 2) : 0.0f) + 0.3f * x(i, 4);
+    if (std::isnan(x(i, 1))) t += 1;
+    g.push_back({t, 0.5f + rng.uniform<float>()});
+  }
+  tree::BinnedMatrix rows_alone = tree::bin(data, 255, {.keep_columns = false});
+  for (std::int32_t f = 0; f < 10; ++f)
+    for (std::int64_t r = 0; r < rows; r += 7)
+      ASSERT_EQ(tree::code(rows_alone, r, f), tree::code(plain, r, f)) << r << ", " << f;
+  for (const auto precision : {tree::HistogramPrecision::packed, tree::HistogramPrecision::full}) {
+    const tree::Tree expected = grow(plain, g, precision, 1);
+    EXPECT_GT(expected.nodes.size(), 60u);
+    for (const int threads : {1, 2, 3}) expect_equal(grow(m, g, precision, threads), expected);
+    expect_equal(grow(rows_alone, g, precision, 2), expected);
+  }
 }
 
 /// One conflict in all rows, which no sample of a long table would see.

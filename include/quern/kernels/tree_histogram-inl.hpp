@@ -149,6 +149,88 @@ HWY_INLINE void add_dense_chunk(const DenseCodes& block, const RowList& rows,
   }
 }
 
+/// First feature after group \p g of \p groups, from 1, that have about the same number of cells.
+/// \p begin: its first one, \p all: cells of all groups.
+HWY_INLINE std::int64_t group_end(const DenseCodes& block, std::int64_t all, std::int64_t groups,
+                                  std::int64_t g, std::int64_t begin) {
+  if (g >= groups) return block.features;
+  std::int64_t end = begin + 1;
+  while (end < block.features && block.offsets[end] - block.offsets[0] < all * g / groups) ++end;
+  return end;
+}
+
+/// Features [begin, end) of a block.
+HWY_INLINE DenseCodes feature_group(const DenseCodes& block, std::int64_t begin, std::int64_t end) {
+  DenseCodes group = block;
+  group.codes += begin;
+  group.offsets += begin;
+  group.features = end - begin;
+  return group;
+}
+
+/// Adds \p features of one row.
+template <int kWords, bool kEven>
+HWY_INLINE void add_row_of(const DenseCodes& group, const std::uint8_t* HWY_RESTRICT codes,
+                           const RowGradient<kWords>& gradient, std::int64_t* HWY_RESTRICT cells) {
+  if constexpr (kEven)
+    add_even_row(codes, group.features, gradient, cells + group.offsets[0] * kWords);
+  else
+    add_dense_row(codes, group.offsets, group.features, gradient, cells);
+}
+
+/// Rows that are copied at once, and bytes of their codes.
+constexpr std::int64_t kCopiedRows = 1024;
+constexpr std::int64_t kCopiedBytes = 32768;
+
+/// Rows of a list that lie far apart, several groups of features. They are copied side by side, so
+/// that each is read from memory once and the groups read it in order; while the first two groups
+/// are added, the codes and gradients of the next rows are fetched into the second-level cache.
+/// \p left: rows of the list from the first on, which may go on behind these.
+template <int kWords, bool kEven>
+HWY_INLINE void add_scattered_rows(const DenseCodes& block, const RowList& rows, std::int64_t left,
+                                   std::int64_t all, std::int64_t groups,
+                                   const std::int64_t* HWY_RESTRICT gradients,
+                                   std::int64_t* HWY_RESTRICT cells) {
+  HWY_ALIGN std::uint8_t codes[kCopiedBytes];
+  HWY_ALIGN std::int64_t pairs[kCopiedRows * kWords];
+  const std::int64_t stride = block.stride, fit = kCopiedBytes / stride;
+  const std::int64_t most = fit < kCopiedRows ? fit : kCopiedRows;
+  for (std::int64_t begin = 0; begin < rows.size; begin += most) {
+    const std::int32_t* HWY_RESTRICT index = rows.index + begin;
+    const std::int64_t n = rows.size - begin < most ? rows.size - begin : most;
+    const std::int64_t near = left - begin - kHistogramPrefetch;
+    for (std::int64_t i = 0; i < n; ++i) {
+      if (i < near) {
+        const std::int64_t ahead = index[i + kHistogramPrefetch];
+        hwy::Prefetch(block.codes + ahead * stride);
+        hwy::Prefetch(block.codes + ahead * stride + stride - 1);
+        hwy::Prefetch(gradients + ahead * kWords);
+      }
+      const std::int64_t row = index[i];
+      for (std::int64_t k = 0; k < stride; k += 8)
+        std::memcpy(codes + i * stride + k, block.codes + row * stride + k, 8);
+      for (std::int64_t w = 0; w < kWords; ++w) pairs[i * kWords + w] = gradients[row * kWords + w];
+    }
+    const std::int64_t next = left - begin - n < n ? left - begin - n : n;
+    for (std::int64_t g = 1, j = 0; j < block.features; ++g) {
+      const std::int64_t end = group_end(block, all, groups, g, j);
+      const DenseCodes group = feature_group(block, j, end);
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (g <= 2 && i < next) {
+          const std::int64_t ahead = index[n + i];
+          const std::uint8_t* const code = block.codes + ahead * stride;
+          __builtin_prefetch(g == 1 ? static_cast<const void*>(code) : gradients + ahead * kWords,
+                             0, 2);
+          if (g == 1) __builtin_prefetch(code + stride - 1, 0, 2);
+        }
+        add_row_of<kWords, kEven>(group, codes + i * stride + j,
+                                  RowGradient<kWords>(pairs + i * kWords), cells);
+      }
+      j = end;
+    }
+  }
+}
+
 /// cells[offsets[j] + code(r, j)] += gradient(r) for the rows r of \p rows and the features j of a
 /// dense block. \p cells holds kWords words a cell. Features go in groups whose cells fit the
 /// first-level cache, a chunk of rows after the other.
@@ -157,9 +239,9 @@ void histogram_dense(const DenseCodes& block, const RowList& rows,
                      const std::int64_t* HWY_RESTRICT gradients, std::int64_t* HWY_RESTRICT cells) {
   const std::int64_t features = block.features;
   const bool even = even_cells(block);
-  // Groups of about the same number of cells. The last feature is counted with 256.
+  // The last feature is counted with 256.
   const std::int64_t all = features == 0 ? 0 : block.offsets[features - 1] + 256 - block.offsets[0];
-  const std::int64_t fitting =
+  const std::int64_t groups =
       (all + kHistogramGroupCells<kWords> - 1) / kHistogramGroupCells<kWords>;
   for (std::int64_t begin = 0; begin < rows.size; begin += kHistogramChunk) {
     RowList chunk = rows;
@@ -167,20 +249,21 @@ void histogram_dense(const DenseCodes& block, const RowList& rows,
     if (chunk.index != nullptr) chunk.index += begin;
     const std::int64_t left = rows.size - begin;
     chunk.size = left < kHistogramChunk ? left : kHistogramChunk;
+    const bool near_by =
+        chunk.index == nullptr || chunk.index[chunk.size - 1] - chunk.index[0] < 3 * chunk.size;
+    if (!near_by && groups > 1) {
+      if (even)
+        add_scattered_rows<kWords, true>(block, chunk, left, all, groups, gradients, cells);
+      else
+        add_scattered_rows<kWords, false>(block, chunk, left, all, groups, gradients, cells);
+      continue;
+    }
     // Rows whose successors in the list are asked for; the first group does it for all.
     std::int64_t near =
         left - kHistogramPrefetch < chunk.size ? left - kHistogramPrefetch : chunk.size;
-    // Scattered rows share no cache lines: asking for them twice costs more than it gains.
-    const bool near_by =
-        chunk.index == nullptr || chunk.index[chunk.size - 1] - chunk.index[0] < 3 * chunk.size;
-    const std::int64_t groups = near_by ? fitting : 1;
     for (std::int64_t g = 1, j = 0; j < features; ++g) {
-      std::int64_t end = g >= groups ? features : j + 1;
-      while (end < features && block.offsets[end] - block.offsets[0] < all * g / groups) ++end;
-      DenseCodes group = block;
-      group.codes += j;
-      group.offsets += j;
-      group.features = end - j;
+      const std::int64_t end = group_end(block, all, groups, g, j);
+      const DenseCodes group = feature_group(block, j, end);
       if (even)
         add_dense_chunk<kWords, true>(group, chunk, gradients, near, cells);
       else

@@ -68,6 +68,10 @@ enum class BlockLayout : std::uint8_t {
 /// encoding, say) may share a byte column of a dense block, a bundle: byte b > 0 of column c is
 /// cell column_cells[c] + b, which tells the feature and its code; byte 0 is every feature's
 /// default. A bundle's byte column counts all rows, so the defaults' cells follow from its total.
+///
+/// Features of few codes may share one too, a product: its byte is the sum of factors[j] times
+/// their codes. It has a cell for every such byte, and from those follow the features' own cells,
+/// which come after the cells of all byte columns.
 struct FeatureBlock {
   BlockLayout layout = BlockLayout::dense;
   std::vector<std::int32_t> features;       ///< original column numbers
@@ -76,7 +80,9 @@ struct FeatureBlock {
                                             ///< blocks and bundles
   std::vector<std::int32_t> column_of;      ///< dense: byte column of each feature, where some are
                                             ///< bundled; empty: a column each
-  std::vector<std::int32_t> column_cells;   ///< dense with bundles: first cell of each byte column
+  std::vector<std::int32_t> column_cells;   ///< where column_of is: first cell of each byte column
+  std::vector<std::int32_t> factors;        ///< dense with products, by feature; 0: in none. Those
+                                            ///< in one are last
   std::int32_t stride = 0;                  ///< dense: bytes a row, a multiple of 8 (padding is 0)
   core::Buffer<std::uint8_t> codes;         ///< dense: (rows, stride)
   core::Buffer<std::int64_t> row_offsets;   ///< sparse: (rows + 1)
@@ -93,7 +99,16 @@ struct FeatureBlock {
   [[nodiscard]] const std::int32_t* first_cells() const noexcept {
     return column_of.empty() ? cell_offsets.data() : column_cells.data();
   }
-  /// Whether the \p j-th feature is in a bundle. A bundle's features follow each other.
+  /// Whether the \p j-th feature is in a product.
+  [[nodiscard]] bool in_product(std::size_t j) const noexcept {
+    return !factors.empty() && factors[j] > 0;
+  }
+  /// End of the \p j-th feature's cells.
+  [[nodiscard]] std::int32_t cells_end(std::size_t j) const noexcept {
+    const bool last = j + 1 < features.size() && in_product(j + 1) && !in_product(j);
+    return last ? column_cells[static_cast<std::size_t>(column_of[j + 1])] : cell_offsets[j + 1];
+  }
+  /// Whether the \p j-th feature is in a bundle or product. Features that share follow each other.
   [[nodiscard]] bool shares_column(std::size_t j) const noexcept {
     if (column_of.empty()) return false;
     return (j > 0 && column_of[j - 1] == column_of[j]) ||
@@ -189,12 +204,15 @@ inline std::uint8_t sparse_code(const FeatureBlock& block, std::int64_t row, std
   return stored ? static_cast<std::uint8_t>(*found - first) : block.default_codes[j];
 }
 
-/// The same for a dense block that has bundles.
+/// The same for a dense block whose byte columns may be shared.
 inline std::uint8_t bundled_code(const FeatureBlock& block, std::int64_t row, std::int32_t place) {
   const auto j = static_cast<std::size_t>(place);
   const std::int32_t c = block.column_of[j];
   const std::uint8_t byte = block.codes[static_cast<std::size_t>(row * block.stride + c)];
   if (!block.shares_column(j)) return byte;
+  if (block.in_product(j))
+    return static_cast<std::uint8_t>(byte / block.factors[j] %
+                                     (block.cells_end(j) - block.cell_offsets[j]));
   const std::int32_t cell = block.column_cells[static_cast<std::size_t>(c)] + byte;
   const bool mine = byte != 0 && cell >= block.cell_offsets[j] && cell < block.cell_offsets[j + 1];
   return mine ? static_cast<std::uint8_t>(cell - block.cell_offsets[j]) : block.default_codes[j];

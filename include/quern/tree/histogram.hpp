@@ -43,7 +43,8 @@ struct NodeHistogram {
 };
 
 /// Builds and subtracts the histograms of one binned matrix.
-class HistogramBuilder {
+template <class = void>
+class BasicHistogramBuilder {
  public:
   /// A node whose histogram is wanted.
   struct Request {
@@ -58,7 +59,7 @@ class HistogramBuilder {
     std::int64_t sibling_rows;
   };
 
-  HistogramBuilder(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {
+  BasicHistogramBuilder(const BinnedMatrix& data, int threads) : data_(&data), threads_(threads) {
     std::int64_t widest = 0;
     for (const FeatureBlock& block : data.blocks) {
       block_cells_.push_back(cells_);
@@ -272,11 +273,11 @@ class HistogramBuilder {
     return mine.data();
   }
 
-  /// Fills the cells of default codes that sparse rows and bundles do not store: the rest of the
-  /// total.
+  /// Fills the cells of default codes that sparse rows and bundles do not store, the rest of the
+  /// total, and those of features in products.
   void complete_defaults(std::span<const Request> requests) {
-    const auto leaves_out = [](const FeatureBlock& block) { return !block.default_codes.empty(); };
-    if (std::none_of(data_->blocks.begin(), data_->blocks.end(), leaves_out)) return;
+    const auto incomplete = [](const FeatureBlock& block) { return !block.default_codes.empty(); };
+    if (std::none_of(data_->blocks.begin(), data_->blocks.end(), incomplete)) return;
     parallel_for(
         static_cast<std::int64_t>(requests.size()),
         [&](std::int64_t r) {
@@ -287,7 +288,7 @@ class HistogramBuilder {
             if (block.layout == BlockLayout::sparse)
               complete_sparse(block, cells, histogram.words);
             else if (!block.column_of.empty())
-              complete_bundles(block, cells, histogram.words);
+              complete_shared(block, cells, histogram.words);
           }
         },
         threads_);
@@ -296,7 +297,7 @@ class HistogramBuilder {
   /// The cell of feature \p j's default code, itself still zero, from the total of its rows.
   static void complete_feature(const FeatureBlock& block, std::size_t j, const std::int64_t* total,
                                std::int64_t* cells, int words) {
-    const std::int64_t begin = block.cell_offsets[j], end = block.cell_offsets[j + 1];
+    const std::int64_t begin = block.cell_offsets[j], end = block.cells_end(j);
     std::int64_t* rest = cells + (begin + block.default_codes[j]) * words;
     std::int64_t sum[2] = {0, 0};
     for (std::int64_t c = begin; c < end; ++c)
@@ -310,19 +311,46 @@ class HistogramBuilder {
       complete_feature(block, j, total, cells, words);
   }
 
-  /// A bundle's first cell counts the rows in which all its features have their defaults.
-  static void complete_bundles(const FeatureBlock& block, std::int64_t* cells, int words) {
+  static void complete_shared(const FeatureBlock& block, std::int64_t* cells, int words) {
     for (std::size_t j = 0; j < block.features.size();) {
       std::size_t end = j + 1;
       while (end < block.features.size() && block.column_of[end] == block.column_of[j]) ++end;
-      if (end > j + 1) {
-        std::int64_t total[2] = {0, 0};
-        for (std::int64_t c = block.cell_offsets[j]; c < block.cell_offsets[end]; ++c)
-          for (int w = 0; w < words; ++w) total[w] += cells[c * words + w];
-        for (int w = 0; w < words; ++w) cells[block.cell_offsets[j] * words + w] = 0;
-        for (std::size_t k = j; k < end; ++k) complete_feature(block, k, total, cells, words);
-      }
+      if (block.in_product(j))
+        complete_product(block, j, end, cells, words);
+      else if (end > j + 1)
+        complete_bundle(block, j, end, cells, words);
       j = end;
+    }
+  }
+
+  /// Features [j, end). A bundle's first cell counts the rows in which all have their defaults.
+  static void complete_bundle(const FeatureBlock& block, std::size_t j, std::size_t end,
+                              std::int64_t* cells, int words) {
+    std::int64_t total[2] = {0, 0};
+    for (std::int64_t c = block.cell_offsets[j]; c < block.cells_end(end - 1); ++c)
+      for (int w = 0; w < words; ++w) total[w] += cells[c * words + w];
+    for (int w = 0; w < words; ++w) cells[block.cell_offsets[j] * words + w] = 0;
+    for (std::size_t k = j; k < end; ++k) complete_feature(block, k, total, cells, words);
+  }
+
+  /// Features [j, end): a cell of one is the sum of the product's cells whose byte has its code.
+  static void complete_product(const FeatureBlock& block, std::size_t j, std::size_t end,
+                               std::int64_t* cells, int words) {
+    const std::int32_t first = block.column_cells[static_cast<std::size_t>(block.column_of[j])];
+    const auto codes = [&](std::size_t k) { return block.cells_end(k) - block.cell_offsets[k]; };
+    const std::int64_t all = std::int64_t{block.factors[end - 1]} * codes(end - 1);
+    for (std::size_t k = j; k < end; ++k) {
+      const std::int64_t* from = cells + std::int64_t{first} * words;
+      const std::int64_t* const last = from + all * words;
+      while (from != last) {
+        std::int64_t* to = cells + std::int64_t{block.cell_offsets[k]} * words;
+        for (std::int32_t c = 0; c < codes(k); ++c, to += words) {
+          std::int64_t sum[2] = {0, 0};
+          for (std::int32_t i = 0; i < block.factors[k]; ++i)
+            for (int w = 0; w < words; ++w) sum[w] += *from++;
+          for (int w = 0; w < words; ++w) to[w] += sum[w];
+        }
+      }
     }
   }
 
@@ -335,6 +363,8 @@ class HistogramBuilder {
   std::vector<core::Buffer<std::int64_t>> pool_[2];  ///< free histograms by words - 1
   std::mutex pool_lock_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using HistogramBuilder = BasicHistogramBuilder<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

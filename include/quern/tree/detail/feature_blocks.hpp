@@ -9,6 +9,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
+#include "quern/tree/detail/dense_blocks.hpp"
 #include "quern/tree/detail/feature_bundles.hpp"
 
 #include <algorithm>
@@ -31,23 +32,10 @@ struct BlockCosts {
   static constexpr double bundle_density = 0.25;
 };
 
-/// Most byte columns of a dense block: 64 histograms of 256 cells of 8 bytes are 128 KiB.
-inline constexpr std::int32_t dense_block_columns = 64;
 /// Most cells of a sparse block: 256 KiB of histogram, and cell numbers fit 16 bits.
 inline constexpr std::int32_t sparse_block_cells = 32768;
 /// Rows of a task that fills blocks.
 inline constexpr std::int64_t block_rows = 4096;
-
-inline std::int32_t block_cells(const Cuts& cuts, std::int32_t feature) {
-  return cuts.bins(feature) + 1;
-}
-
-/// Bytes of a row of a dense block: rows do not straddle cache lines more than they must.
-inline std::int32_t dense_stride(std::int32_t features) {
-  if (features <= 8) return 8;
-  if (features <= 16) return 16;
-  return (std::max)(32, (features + 7) / 8 * 8);
-}
 
 inline FeatureBlock make_sparse_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
                                       std::vector<std::int32_t> features) {
@@ -59,58 +47,6 @@ inline FeatureBlock make_sparse_block(const Cuts& cuts, const std::vector<Column
     block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
   }
   block.features = std::move(features);
-  return block;
-}
-
-/// From so many rows on, time with a few more cells in every node's histogram is won back.
-inline constexpr std::int64_t even_cells_rows = std::int64_t{1} << 17;
-
-/// Gives every byte column 256 cells, where most of them are in use or rows are many: the
-/// histogram's loop is quicker where it need not look up where a column's cells begin.
-inline void even_out_cells(FeatureBlock& block, std::int64_t rows) {
-  const auto columns = static_cast<std::int32_t>(block.columns());
-  if (rows < even_cells_rows && block.cells() < columns * 192) return;
-  std::int32_t column = -1, shift = 0;
-  for (std::size_t j = 0; j < block.features.size(); ++j) {
-    const std::int32_t of_j =
-        block.column_of.empty() ? static_cast<std::int32_t>(j) : block.column_of[j];
-    if (of_j != column) shift = of_j * 256 - block.cell_offsets[j];
-    column = of_j;
-    block.cell_offsets[j] += shift;
-  }
-  block.cell_offsets.back() = columns * 256;
-  for (std::size_t c = 0; c < block.column_cells.size(); ++c)
-    block.column_cells[c] = static_cast<std::int32_t>(c) * 256;
-}
-
-/// A byte column of a dense block: a feature, or a bundle of several.
-struct DenseColumn {
-  std::vector<std::int32_t> features;
-  double density = 0;
-};
-
-inline FeatureBlock make_dense_block(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
-                                     const std::vector<DenseColumn>& columns, std::int64_t rows) {
-  FeatureBlock block;
-  block.cell_offsets.push_back(0);
-  bool bundled = false;
-  for (std::size_t c = 0; c < columns.size(); ++c) {
-    block.column_cells.push_back(block.cell_offsets.back());
-    bundled |= columns[c].features.size() > 1;
-    for (const std::int32_t f : columns[c].features) {
-      block.features.push_back(f);
-      block.column_of.push_back(static_cast<std::int32_t>(c));
-      block.cell_offsets.push_back(block.cell_offsets.back() + block_cells(cuts, f));
-      block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
-    }
-  }
-  block.stride = dense_stride(static_cast<std::int32_t>(columns.size()));
-  if (!bundled) {
-    block.column_of.clear();
-    block.column_cells.clear();
-    block.default_codes.clear();
-  }
-  even_out_cells(block, rows);
   return block;
 }
 
@@ -130,32 +66,12 @@ inline std::vector<std::vector<std::int32_t>> split_by_cells(
   return groups;
 }
 
-/// Dense columns shared out over blocks, those that many rows are in first.
-inline void plan_dense_blocks(const Cuts& cuts, const std::vector<ColumnProfile>& profiles,
-                              std::vector<DenseColumn> columns, std::int64_t rows,
-                              std::vector<FeatureBlock>& blocks) {
-  const auto first = [](const DenseColumn& a, const DenseColumn& b) {
-    return a.features.front() < b.features.front();
-  };
-  const auto total = static_cast<std::int64_t>(columns.size());
-  const std::int64_t count = block_count(total, dense_block_columns);
-  std::sort(columns.begin(), columns.end(), first);
-  if (count > 1)
-    std::stable_sort(
-        columns.begin(), columns.end(),
-        [](const DenseColumn& a, const DenseColumn& b) { return a.density > b.density; });
-  for (std::int64_t b = 0; b < count; ++b) {
-    std::vector<DenseColumn> part(columns.begin() + total * b / count,
-                                  columns.begin() + total * (b + 1) / count);
-    std::sort(part.begin(), part.end(), first);
-    blocks.push_back(make_dense_block(cuts, profiles, part, rows));
-  }
-}
-
 /// Chooses the blocks of all columns that are not constant; their codes are filled in later.
+/// \p products: features of few codes may be put together.
 inline std::vector<FeatureBlock> plan_blocks(const Cuts& cuts,
                                              const std::vector<ColumnProfile>& profiles,
-                                             const Bundles& bundles, std::int64_t rows) {
+                                             const Bundles& bundles, std::int64_t rows,
+                                             bool products = false) {
   const auto density = [&](std::int32_t f) {
     return profiles[static_cast<std::size_t>(f)].density;
   };
@@ -187,6 +103,7 @@ inline std::vector<FeatureBlock> plan_blocks(const Cuts& cuts,
     groups.clear();
     dense.insert(dense.end(), loose.begin(), loose.end());
   }
+  if (products && rows >= product_rows) make_products(cuts, dense);
   std::vector<FeatureBlock> blocks;
   plan_dense_blocks(cuts, profiles, std::move(dense), rows, blocks);
   for (auto& group : groups) blocks.push_back(make_sparse_block(cuts, profiles, std::move(group)));
@@ -247,16 +164,16 @@ void for_each_other(const std::uint8_t* codes, BlockRange rows, std::uint8_t ski
     if (codes[r] != skipped) fn(r, codes[r]);
 }
 
-/// A dense block's byte columns over some rows: features' columns as they are, bundles put
-/// together.
+/// A dense block's byte columns over some rows: features' columns as they are, bundles and products
+/// put together.
 class ByteColumns {
  public:
   ByteColumns(const BinnedMatrix& m, const FeatureBlock& block, BlockRange rows) {
     columns_.resize(static_cast<std::size_t>(block.columns()));
-    std::size_t bundles = 0;
+    std::size_t shared = 0;
     for (std::size_t j = 0; j < block.features.size(); ++j)
-      bundles += block.shares_column(j) && block.cell_offsets[j] == first_cell(block, j);
-    together_.reset(bundles * static_cast<std::size_t>(rows.size()), core::Fill::zero);
+      shared += block.shares_column(j) && is_first(block, j);
+    together_.reset(shared * static_cast<std::size_t>(rows.size()), core::Fill::zero);
     std::uint8_t* next = together_.data();
     for (std::size_t j = 0; j < block.features.size(); ++j) {
       const std::uint8_t* const codes = m.column(block.features[j]);
@@ -265,12 +182,17 @@ class ByteColumns {
         column = codes + rows.begin;
         continue;
       }
-      const std::int32_t shift = block.cell_offsets[j] - first_cell(block, j);
-      if (shift == 0) {
+      if (is_first(block, j)) {
         column = next;
         next += rows.size();
       }
       std::uint8_t* const to = next - rows.size();
+      if (block.in_product(j)) {
+        for (std::int64_t r = 0; r < rows.size(); ++r)
+          to[r] = static_cast<std::uint8_t>(to[r] + block.factors[j] * codes[rows.begin + r]);
+        continue;
+      }
+      const std::int32_t shift = block.cell_offsets[j] - block.column_cells[column_of(block, j)];
       for_each_other(codes, rows, block.default_codes[j], [&](std::int64_t r, std::uint8_t code) {
         to[r - rows.begin] = static_cast<std::uint8_t>(shift + code);
       });
@@ -286,8 +208,9 @@ class ByteColumns {
   static std::size_t column_of(const FeatureBlock& block, std::size_t j) {
     return block.column_of.empty() ? j : static_cast<std::size_t>(block.column_of[j]);
   }
-  static std::int32_t first_cell(const FeatureBlock& block, std::size_t j) {
-    return block.first_cells()[column_of(block, j)];
+  /// Whether feature \p j is the first of its byte column.
+  static bool is_first(const FeatureBlock& block, std::size_t j) {
+    return j == 0 || column_of(block, j) != column_of(block, j - 1);
   }
 
   std::vector<const std::uint8_t*> columns_;
@@ -446,7 +369,7 @@ inline void build_blocks(BinnedMatrix& m, BlockUse use, int threads) {
     };
     Bundles bundles;
     if (use.bundle) bundles = find_bundles(m.cuts, profiles, m.rows, source, threads);
-    m.blocks = plan_blocks(m.cuts, profiles, bundles, m.rows);
+    m.blocks = plan_blocks(m.cuts, profiles, bundles, m.rows, use.bundle);
   }
   index_blocks(m, profiles);
   for (FeatureBlock& block : m.blocks) fill_block(m, block, threads);
