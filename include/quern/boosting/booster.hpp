@@ -40,13 +40,14 @@ namespace boosting {
 ///     booster.save("model.quern");
 ///
 /// Prediction is const, thread-safe and allocates nothing but its result.
-class Booster {
+template <class = void>
+class BasicBooster {
  public:
-  explicit Booster(Options options = {}) : options_(options.settled()) {
+  explicit BasicBooster(Options options = {}) : options_(options.settled()) {
     options_.check("quern::boosting::Booster");
   }
   /// A booster around a model, say one that another system trained.
-  explicit Booster(Model model, Options options = {}) : options_(options.settled()) {
+  explicit BasicBooster(Model model, Options options = {}) : options_(options.settled()) {
     adopt(std::move(model));
   }
 
@@ -148,6 +149,8 @@ class Booster {
   Predictor predictor_{Model()};
   History history_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Booster = BasicBooster<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

@@ -152,6 +152,7 @@ inline void stop_early(const Options& options, const CrossValidationOptions& cv,
 /// `options.early_stopping_rounds` the mean test metric decides the best round, where the curves
 /// end then; the folds themselves train all rounds. Deterministic, as training is. Throws what
 /// Booster::fit throws, ValueError or ShapeError for folds that do not fit the rows, and Cancelled.
+template <class = void>
 [[nodiscard]] inline CrossValidation cross_validate(const Options& options,
                                                     const tree::Dataset& data,
                                                     const CrossValidationOptions& cv = {}) {

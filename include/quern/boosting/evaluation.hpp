@@ -24,7 +24,8 @@ QUERN_NAMESPACE_BEGIN
 namespace boosting::detail {
 
 /// Measures all sets after each round into a history's curves.
-class Evaluation {
+template <class = void>
+class BasicEvaluation {
  public:
   /// Curves of the training rows, where asked for, come first; then those of \p state.evals.
   void prepare(const TrainState& state, bool eval_train, History& history) {
@@ -69,6 +70,8 @@ class Evaluation {
   std::vector<EvalMetric> metrics_;
   bool eval_train_ = false;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Evaluation = BasicEvaluation<>;
 
 /// Follows one curve.
 class StopWatch {

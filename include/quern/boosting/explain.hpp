@@ -59,11 +59,12 @@ struct ExplainOptions {
 ///
 /// Values are in margin space, in double, and have the same bits in any batch and for any number
 /// of threads; each row sums to the margin. They equal `pred_contribs` of XGBoost and LightGBM.
-class Explainer {
+template <class = void>
+class BasicExplainer {
  public:
   /// Throws what Model::check throws, and ValueError for a tree that is deeper than 1024, tests
   /// more than 256 features on a path or has linear leaves.
-  explicit Explainer(const Model& model)
+  explicit BasicExplainer(const Model& model)
       : rounds_(model.rounds()),
         used_rounds_(model.used_rounds()),
         trees_per_round_(model.trees_per_round()),
@@ -160,22 +161,28 @@ class Explainer {
   std::vector<double> linear_weights_;  ///< (features + 1, outputs), or empty: trees
   tree::ShapForest forest_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Explainer = BasicExplainer<>;
 
 /// Shapley values of a model that is explained once; see Explainer.
+template <class = void>
 inline void shap_values(const Model& model, const tree::FeatureView& features,
                         NdView<double, 3> out, const ExplainOptions& options = {}) {
   Explainer(model).shap_values(features, out, options);
 }
+template <class = void>
 inline void shap_values(const Explainer& explainer, const tree::FeatureView& features,
                         NdView<double, 3> out, const ExplainOptions& options = {}) {
   explainer.shap_values(features, out, options);
 }
 
 /// Interaction values of a model that is explained once; see Explainer.
+template <class = void>
 inline void shap_interactions(const Model& model, const tree::FeatureView& features,
                               NdView<double, 4> out, const ExplainOptions& options = {}) {
   Explainer(model).shap_interactions(features, out, options);
 }
+template <class = void>
 inline void shap_interactions(const Explainer& explainer, const tree::FeatureView& features,
                               NdView<double, 4> out, const ExplainOptions& options = {}) {
   explainer.shap_interactions(features, out, options);

@@ -86,9 +86,10 @@ inline void keep_monotone(tree::Tree& tree, std::span<const std::int8_t> monoton
 }
 
 /// Sets leaf values of trees that a grower has just grown on the training rows.
-class LeafSetter {
+template <class = void>
+class BasicLeafSetter {
  public:
-  explicit LeafSetter(const TrainState& state) : state_(state) {}
+  explicit BasicLeafSetter(const TrainState& state) : state_(state) {}
 
   /// What a tree is grown on for \p gradients of one output: themselves, or least squares' for
   /// gradient_order = 1.
@@ -246,6 +247,8 @@ class LeafSetter {
   std::vector<float> moved_;
   std::vector<std::int32_t> leaf_of_;  ///< (rows) -1: not in the sample
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LeafSetter = BasicLeafSetter<>;
 
 }  // namespace boosting::detail
 QUERN_NAMESPACE_END

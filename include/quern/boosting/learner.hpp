@@ -33,7 +33,8 @@ namespace boosting {
 namespace detail {
 
 /// A booster that copies share, since nobody changes it any more.
-class SharedBooster {
+template <class = void>
+class BasicSharedBooster {
  public:
   void fit(Options options, const MatrixView<const float>& x, std::vector<float> labels,
            std::span<const float> weights) {
@@ -56,13 +57,16 @@ class SharedBooster {
  private:
   std::shared_ptr<const Booster> booster_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SharedBooster = BasicSharedBooster<>;
 
 }  // namespace detail
 
 /// Classes 0..classes-1 by "binary:logistic" or "multi:softprob", whatever the options say.
-class BoostedClassifier {
+template <class = void>
+class BasicBoostedClassifier {
  public:
-  explicit BoostedClassifier(Options options = {}) : options_(std::move(options)) {}
+  explicit BasicBoostedClassifier(Options options = {}) : options_(std::move(options)) {}
 
   void fit(MatrixView<const float> x, std::span<const std::int32_t> y, std::int32_t classes,
            std::span<const float> weights = {}, std::uint64_t seed = 0) {
@@ -115,11 +119,14 @@ class BoostedClassifier {
   std::int32_t classes_ = 0;
   detail::SharedBooster booster_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using BoostedClassifier = BasicBoostedClassifier<>;
 
 /// Numbers, by the options' objective.
-class BoostedRegressor {
+template <class = void>
+class BasicBoostedRegressor {
  public:
-  explicit BoostedRegressor(Options options = {}) : options_(std::move(options)) {}
+  explicit BasicBoostedRegressor(Options options = {}) : options_(std::move(options)) {}
 
   void fit(MatrixView<const float> x, std::span<const float> y, std::span<const float> weights = {},
            std::uint64_t seed = 0) {
@@ -149,6 +156,8 @@ class BoostedRegressor {
   Options options_;
   detail::SharedBooster booster_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using BoostedRegressor = BasicBoostedRegressor<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

@@ -34,12 +34,13 @@ QUERN_NAMESPACE_BEGIN
 namespace boosting::detail {
 
 /// Present values column by column.
-struct ColumnStore {
+template <class = void>
+struct BasicColumnStore {
   std::vector<std::int64_t> offsets;  ///< (features + 1)
   std::vector<std::int32_t> rows;     ///< ascending in a column
   std::vector<double> values;
 
-  ColumnStore(const tree::FeatureView& features, tree::InputType type) {
+  BasicColumnStore(const tree::FeatureView& features, tree::InputType type) {
     std::visit([&](const auto& x) { fill(x, type); }, features);
   }
 
@@ -85,6 +86,8 @@ struct ColumnStore {
     }
   }
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using ColumnStore = BasicColumnStore<>;
 
 /// First and second derivative along a coordinate.
 struct Slope {
@@ -100,9 +103,10 @@ struct Slope {
   return (std::min)(-(g - alpha) / h, -w);
 }
 
-class LinearRounds final : public RoundMaker {
+template <class = void>
+class BasicLinearRounds final : public RoundMaker {
  public:
-  explicit LinearRounds(TrainState& state)
+  explicit BasicLinearRounds(TrainState& state)
       : state_(state),
         columns_(state.train.data->features, state.model.input_type),
         slopes_(static_cast<std::size_t>(state.train.rows())) {
@@ -301,6 +305,8 @@ class LinearRounds final : public RoundMaker {
   std::vector<std::int32_t> order_;  // features, as the selector begins with them
   std::vector<double> best_;         // weights of the best round
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LinearRounds = BasicLinearRounds<>;
 
 }  // namespace boosting::detail
 QUERN_NAMESPACE_END

@@ -62,6 +62,7 @@ struct MetricName {
 using Predictions = std::span<const float>;
 
 /// Metrics without a parameter.
+template <class = void>
 inline std::optional<EvalMetric> plain_metric(std::string_view name, bool single) {
   struct Plain {
     std::string_view name;
@@ -92,6 +93,7 @@ inline std::optional<EvalMetric> plain_metric(std::string_view name, bool single
 }
 
 /// Metrics of one output with a parameter, in the name or from the objective.
+template <class = void>
 inline EvalMetric::Function metric_with_parameter(const MetricName& name,
                                                   const ObjectiveParams& params) {
   if (name.base == "error" && name.at && *name.at > 0 && *name.at < 1) {
@@ -121,6 +123,7 @@ inline EvalMetric::Function metric_with_parameter(const MetricName& name,
 }
 
 /// ndcg, map and pre, with or without @k and the minus.
+template <class = void>
 inline EvalMetric::Function ranking_metric(const MetricName& name, const ObjectiveParams& params) {
   RankCut cut;
   if (name.at) {
@@ -152,6 +155,7 @@ inline EvalMetric::Function ranking_metric(const MetricName& name, const Objecti
 
 /// The metric of a name, for predictions with \p outputs columns; ValueError where it is unknown or
 /// does not fit. Parameters that a name does not tell are the objective's.
+template <class = void>
 [[nodiscard]] inline EvalMetric make_metric(std::string_view name, std::int32_t outputs,
                                             const ObjectiveParams& params = {}) {
   if (auto plain = detail::plain_metric(name, outputs == 1)) return *std::move(plain);
@@ -182,6 +186,7 @@ inline EvalMetric::Function ranking_metric(const MetricName& name, const Objecti
 }
 
 /// A metric of the user's own, as a metric.
+template <class = void>
 [[nodiscard]] inline EvalMetric metric_of(const CustomMetric& custom) {
   if (!custom.value || custom.name.empty())
     throw ValueError(error_text("quern::boosting::metric_of", "custom_metrics",

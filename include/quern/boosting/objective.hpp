@@ -59,17 +59,21 @@ inline std::vector<double> quantile_levels(const ObjectiveParams& params, std::i
   return levels;
 }
 
+template <class Lazy = void>
 inline std::unique_ptr<Objective> make_regression(std::string_view name, std::int32_t outputs,
                                                   const ObjectiveParams& params) {
   if (name == "reg:squarederror") return std::make_unique<SquaredError>();
   if (name == "reg:squaredlogerror") return std::make_unique<SquaredLogError>();
   if (name == "reg:absoluteerror") return std::make_unique<AbsoluteError>();
-  if (name == "reg:pseudohubererror") return std::make_unique<PseudoHuber>(params.huber_slope);
+  if (name == "reg:pseudohubererror")
+    return std::make_unique<BasicPseudoHuber<Lazy>>(params.huber_slope);
   if (name == "reg:quantileerror")
     return std::make_unique<QuantileError>(quantile_levels(params, outputs));
-  if (name == "count:poisson") return std::make_unique<Poisson>(params.poisson_max_delta_step);
-  if (name == "reg:gamma") return std::make_unique<Gamma>();
-  if (name == "reg:tweedie") return std::make_unique<Tweedie>(params.tweedie_variance_power);
+  if (name == "count:poisson")
+    return std::make_unique<BasicPoisson<Lazy>>(params.poisson_max_delta_step);
+  if (name == "reg:gamma") return std::make_unique<BasicGamma<Lazy>>();
+  if (name == "reg:tweedie")
+    return std::make_unique<BasicTweedie<Lazy>>(params.tweedie_variance_power);
   return nullptr;
 }
 
@@ -78,21 +82,22 @@ inline std::unique_ptr<Objective> make_regression(std::string_view name, std::in
 /// The objective of a name; ValueError for one that is not known, or whose parameters are out of
 /// range. \p outputs: classes of multi:*, margins of "custom", levels of reg:quantileerror where
 /// the parameters name none. `custom` without a function predicts margins and cannot learn.
+template <class Lazy = void>
 [[nodiscard]] inline std::unique_ptr<Objective> make_objective(std::string_view name,
                                                                std::int32_t outputs,
                                                                const ObjectiveParams& params = {}) {
   if (auto made = detail::make_regression(name, outputs, params)) return made;
   if (name == "binary:logistic" || name == "reg:logistic" || name == "binary:logitraw")
-    return std::make_unique<Logistic>(name, params.scale_pos_weight);
+    return std::make_unique<BasicLogistic<Lazy>>(name, params.scale_pos_weight);
   if (name == "binary:hinge") return std::make_unique<Hinge>();
   if (name == "multi:softprob" || name == "multi:softmax")
-    return std::make_unique<Softmax>(name, outputs, params.softmax_hessian);
-  if (name == "multi:ova") return std::make_unique<OneVsAll>(outputs);
+    return std::make_unique<BasicSoftmax<Lazy>>(name, outputs, params.softmax_hessian);
+  if (name == "multi:ova") return std::make_unique<BasicOneVsAll<Lazy>>(outputs);
   if (name == "rank:pairwise" || name == "rank:ndcg" || name == "rank:map")
-    return std::make_unique<LambdaRank>(name, params);
-  if (name == "survival:cox") return std::make_unique<Cox>();
-  if (name == "survival:aft") return std::make_unique<Aft>(params);
-  if (name == "custom") return std::make_unique<Custom>(outputs, nullptr);
+    return std::make_unique<BasicLambdaRank<Lazy>>(name, params);
+  if (name == "survival:cox") return std::make_unique<BasicCox<Lazy>>();
+  if (name == "survival:aft") return std::make_unique<BasicAft<Lazy>>(params);
+  if (name == "custom") return std::make_unique<BasicCustom<Lazy>>(outputs, nullptr);
   std::string known;
   for (const std::string_view n : objective_names)
     known += (known.empty() ? "" : ", ") + std::string(n);

@@ -135,6 +135,7 @@ struct Options {
   /// What the objective and its metrics need to know of these.
   [[nodiscard]] ObjectiveParams objective_params() const;
   /// The objective, of \p outputs classes or margins.
+  template <class = void>
   [[nodiscard]] std::unique_ptr<Objective> make_objective(std::int32_t outputs) const {
     if (objective == "custom") return std::make_unique<Custom>(outputs, custom_objective);
     return boosting::make_objective(objective, outputs, objective_params());

@@ -106,6 +106,7 @@ inline void check_dependence(const Predictor& predictor, const tree::Dataset& da
 /// Sums are over fixed blocks of rows: the same bits for any number of threads. Time is that of
 /// predicting points times rows. ShapeError and ValueError where shapes, columns or rounds do not
 /// fit the model, and where no row has weight.
+template <class = void>
 [[nodiscard]] inline NdArray<double, 2> partial_dependence(
     const Model& model, const tree::Dataset& data, std::span<const std::int32_t> columns,
     MatrixView<const double> grid, const PartialDependenceOptions& options = {}) {

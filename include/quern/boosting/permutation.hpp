@@ -251,6 +251,7 @@ template <class Score>
 }
 
 /// The same with a metric of make_metric(): "rmse", "logloss", "auc", …
+template <class = void>
 [[nodiscard]] inline PermutationImportance permutation_importance(
     const Model& model, const tree::Dataset& data, std::string_view metric,
     const PermutationOptions& options = {}) {

@@ -58,6 +58,7 @@ template <class Of>
 /// they are equal), and other_rate of the rows from the rest, whose gradients are scaled up to
 /// stand for all of it. G. Ke et al., "LightGBM", NIPS 2017, algorithm 2. As there, the first 1 /
 /// learning_rate rounds take all rows.
+template <class = void>
 [[nodiscard]] inline RowSample goss_sample(const TrainState& state, std::uint64_t number,
                                            std::uint64_t stream) {
   const Options& o = state.options;
@@ -104,6 +105,7 @@ template <class Of>
 
 /// The u for which min(1, norm / u) adds up to \p expected; \p norms are sorted here. 0 where even
 /// all rows with a norm are fewer.
+template <class = void>
 [[nodiscard]] inline double sampling_threshold(std::vector<double> norms, double expected) {
   std::sort(norms.begin(), norms.end());
   double below = 0;
@@ -123,6 +125,7 @@ template <class Of>
 /// Minimal variance sampling: row i with probability p_i = min(1, sqrt(g^2 + lambda h^2) / u), its
 /// gradients divided by p_i; u makes the expected share `subsample`. B. Ibragimov, G. Gusev,
 /// "Minimal Variance Sampling in Stochastic Gradient Boosting", NeurIPS 2019.
+template <class = void>
 [[nodiscard]] inline RowSample gradient_based_sample(const TrainState& state,
                                                      std::uint64_t stream) {
   const Options& o = state.options;
@@ -145,6 +148,7 @@ template <class Of>
 }
 
 /// The sample of a tree in round \p number; \p stream numbers the trees that sample for themselves.
+template <class = void>
 [[nodiscard]] inline RowSample draw_rows(const TrainState& state, std::uint64_t number,
                                          std::uint64_t stream) {
   const std::string& method = state.options.sampling_method;

@@ -39,15 +39,17 @@ QUERN_NAMESPACE_BEGIN
 namespace boosting {
 
 /// The objective that a model was trained with.
+template <class = void>
 [[nodiscard]] inline std::unique_ptr<Objective> objective_of(const Model& model) {
   return make_objective(model.objective, model.outputs, model.objective_params);
 }
 
 /// One run of boosting.
-class Trainer {
+template <class Lazy = void>
+class BasicTrainer {
  public:
   /// \p before: the model to go on from, or null.
-  Trainer(const Options& options, const Model* before) : before_(before) {
+  BasicTrainer(const Options& options, const Model* before) : before_(before) {
     state_.options = options.settled();
   }
 
@@ -141,9 +143,9 @@ class Trainer {
     evaluation_.prepare(state_, fit.eval_train, history_);
     prepare_early_stopping(fit);
     if (options.is_linear()) {
-      rounds_ = std::make_unique<detail::LinearRounds>(state_);
+      rounds_ = std::make_unique<detail::BasicLinearRounds<Lazy>>(state_);
     } else {
-      rounds_ = std::make_unique<detail::TreeRounds>(state_);
+      rounds_ = std::make_unique<detail::BasicTreeRounds<Lazy>>(state_);
     }
   }
 
@@ -397,6 +399,8 @@ class Trainer {
   std::size_t followed_ = 0;  ///< the curve of early stopping
   History history_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Trainer = BasicTrainer<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

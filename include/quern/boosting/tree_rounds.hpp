@@ -33,9 +33,10 @@ namespace boosting::detail {
 
 /// Margins of one set while trees are dropped and come back with other weights: in double, so that
 /// taking a tree out and putting it back leaves no trace.
-class DartMargins {
+template <class = void>
+class BasicDartMargins {
  public:
-  DartMargins(SetState& set, const TrainState& state)
+  BasicDartMargins(SetState& set, const TrainState& state)
       : set_(&set), sums_(set.margins.size()), dropped_(set.margins.size(), 0.0) {
     const std::int64_t k = state.model.outputs;
     Predictor(state.model)
@@ -84,18 +85,23 @@ class DartMargins {
   std::vector<double> sums_;     // (rows, outputs) of all trees
   std::vector<double> dropped_;  // (rows, outputs) of this round's dropped trees
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using DartMargins = BasicDartMargins<>;
 
 /// What grows the trees that the options ask for.
+template <class Lazy = void>
 inline std::unique_ptr<tree::TreeGrower> make_grower(const TrainState& state) {
   const tree::GrowOptions options = state.options.grow();
-  if (state.options.is_binned()) return std::make_unique<tree::Grower>(state.train.binned, options);
-  return std::make_unique<tree::ExactGrower>(state.train.data->features, options);
+  if (state.options.is_binned())
+    return std::make_unique<tree::BasicGrower<Lazy>>(state.train.binned, options);
+  return std::make_unique<tree::BasicExactGrower<Lazy>>(state.train.data->features, options);
 }
 
 /// num_parallel_tree trees for each output.
-class TreeRounds final : public RoundMaker {
+template <class Lazy = void>
+class BasicTreeRounds final : public RoundMaker {
  public:
-  explicit TreeRounds(TrainState& state)
+  explicit BasicTreeRounds(TrainState& state)
       : state_(state),
         foreign_(state.model.trees.size()),
         grower_(make_grower(state)),
@@ -112,7 +118,7 @@ class TreeRounds final : public RoundMaker {
     std::vector<std::size_t> dropped;
     if (!dart_.empty()) {
       dropped = dropped_trees(state_.options, model.tree_weights, number);
-      for (DartMargins& margins : dart_) margins.drop(state_, dropped, foreign_);
+      for (BasicDartMargins<Lazy>& margins : dart_) margins.drop(state_, dropped, foreign_);
     }
     find_gradients(state_);
     const std::int32_t parallel = state_.options.num_parallel_tree;
@@ -206,7 +212,7 @@ class TreeRounds final : public RoundMaker {
         dart_factors(forest, dropped.size(), weights.size() - first, state_.learning_rate);
     for (const std::size_t t : dropped) weights[t] *= factors.dropped;
     for (std::size_t t = first; t < weights.size(); ++t) weights[t] = factors.added;
-    for (DartMargins& margins : dart_) margins.settle(state_, factors.dropped, first);
+    for (BasicDartMargins<Lazy>& margins : dart_) margins.settle(state_, factors.dropped, first);
   }
 
   /// Adds the trees from \p first on, all of one round, whose gradients came from the same margins.
@@ -257,9 +263,12 @@ class TreeRounds final : public RoundMaker {
   std::unique_ptr<tree::TreeGrower> grower_;
   LeafSetter leaves_;
   std::vector<tree::GradientPair> weighted_;
-  std::vector<DartMargins> dart_;  ///< of the training set and each evaluation set; empty: gbtree
+  std::vector<BasicDartMargins<Lazy>>
+      dart_;  ///< of the training set and each evaluation set; empty: gbtree
   std::vector<double> best_weights_;  ///< dart: of the best round
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using TreeRounds = BasicTreeRounds<>;
 
 }  // namespace boosting::detail
 QUERN_NAMESPACE_END

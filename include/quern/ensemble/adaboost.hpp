@@ -134,10 +134,11 @@ template <class Task>
 /// SAMME: a member's weight is learning_rate (log((1 - e) / e) + log(k - 1)) for its weighted share
 /// e of wrong rows among k classes; wrong rows' weights grow by exp(weight). It stops before a
 /// member that guesses.
-class AdaBoostClassifier {
+template <class = void>
+class BasicAdaBoostClassifier {
  public:
-  AdaBoostClassifier() : AdaBoostClassifier(AnyClassifier(), {}) {}
-  AdaBoostClassifier(AnyClassifier learner, AdaBoostOptions options)
+  BasicAdaBoostClassifier() : BasicAdaBoostClassifier(AnyClassifier(), {}) {}
+  BasicAdaBoostClassifier(AnyClassifier learner, AdaBoostOptions options)
       : prototype_(std::move(learner)), options_(std::move(options)) {
     detail::check_adaboost(options_);
   }
@@ -235,15 +236,18 @@ class AdaBoostClassifier {
   std::int32_t classes_ = 0;
   Rounds rounds_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using AdaBoostClassifier = BasicAdaBoostClassifier<>;
 
 /// R2: with L the mean loss of errors over the largest error, a member's weight is
 /// learning_rate log((1 - L) / L), and a row's weight shrinks by ((1 - L) / L)^-(1 - its loss). The
 /// weights go to the learner as they are, without drawing rows by them. It stops before a member
 /// with L >= 1/2; predictions are weighted medians of the members'.
-class AdaBoostRegressor {
+template <class = void>
+class BasicAdaBoostRegressor {
  public:
-  AdaBoostRegressor() : AdaBoostRegressor(AnyRegressor(), {}) {}
-  AdaBoostRegressor(AnyRegressor learner, AdaBoostOptions options)
+  BasicAdaBoostRegressor() : BasicAdaBoostRegressor(AnyRegressor(), {}) {}
+  BasicAdaBoostRegressor(AnyRegressor learner, AdaBoostOptions options)
       : prototype_(std::move(learner)), options_(std::move(options)) {
     detail::check_adaboost(options_);
   }
@@ -329,6 +333,8 @@ class AdaBoostRegressor {
   AdaBoostOptions options_;
   Rounds rounds_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using AdaBoostRegressor = BasicAdaBoostRegressor<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

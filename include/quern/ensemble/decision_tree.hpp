@@ -70,7 +70,8 @@ template <tree::Criterion C>
 }
 
 /// A fitted tree: as it was grown, and as it predicts.
-struct FittedTree {
+template <class = void>
+struct BasicFittedTree {
   tree::CompactForest forest;
   tree::Tree tree;
   std::vector<double> importances;
@@ -97,16 +98,19 @@ struct FittedTree {
     tree = forest.tree(0);
   }
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using FittedTree = BasicFittedTree<>;
 
 }  // namespace detail
 
 /// A tree that tells classes. Where nothing is drawn at random it is scikit-learn's tree, but that
 /// of equally good splits the one on the first feature is taken.
-class DecisionTreeClassifier {
+template <class = void>
+class BasicDecisionTreeClassifier {
  public:
   using Options = DecisionTreeOptions<tree::Criterion::gini>;
 
-  explicit DecisionTreeClassifier(Options options = {}) : options_(std::move(options)) {}
+  explicit BasicDecisionTreeClassifier(Options options = {}) : options_(std::move(options)) {}
 
   /// As ForestClassifier::fit; the seed is for max_features and Splitter::random.
   void fit(Features x, std::span<const std::int32_t> y, std::int32_t classes,
@@ -174,13 +178,16 @@ class DecisionTreeClassifier {
   Options options_;
   detail::FittedTree fitted_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using DecisionTreeClassifier = BasicDecisionTreeClassifier<>;
 
 /// A tree that tells numbers; as DecisionTreeClassifier otherwise.
-class DecisionTreeRegressor {
+template <class = void>
+class BasicDecisionTreeRegressor {
  public:
   using Options = DecisionTreeOptions<tree::Criterion::squared_error>;
 
-  explicit DecisionTreeRegressor(Options options = {}) : options_(std::move(options)) {}
+  explicit BasicDecisionTreeRegressor(Options options = {}) : options_(std::move(options)) {}
 
   void fit(Features x, std::span<const float> y, std::span<const float> weights = {},
            std::uint64_t seed = 0) {
@@ -237,6 +244,8 @@ class DecisionTreeRegressor {
   Options options_;
   detail::FittedTree fitted_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using DecisionTreeRegressor = BasicDecisionTreeRegressor<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

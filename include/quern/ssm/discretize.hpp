@@ -67,6 +67,7 @@ inline void expect_step(const char* function, double dt) {
 }
 
 /// e^x by scaling, a Padé approximant of degree 13, and squaring (Higham 2005).
+template <class = void>
 inline Matrix matrix_exponential(const Matrix& x) {
   static constexpr double b[] = {64764752532480000.,
                                  32382376266240000.,
@@ -98,6 +99,7 @@ inline Matrix matrix_exponential(const Matrix& x) {
 }
 
 /// A_d and B_d in double. ValueError for dt out of range, ShapeError unless a is square and b fits.
+template <class = void>
 inline void discretize(const char* function, const Matrix& a, const Matrix& b, double dt,
                        const DiscretizationOptions& options, Matrix& ad, Matrix& bd) {
   expect_step(function, dt);

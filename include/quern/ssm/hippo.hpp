@@ -182,6 +182,7 @@ struct SkewPairs {
   std::vector<Index> first, second;
 };
 
+template <class = void>
 inline SkewPairs skew_pairs(const Eigen::MatrixXd& s) {
   const Eigen::RealSchur<Eigen::MatrixXd> schur(s);
   SkewPairs pairs{schur.matrixU(), {}, {}};
@@ -207,6 +208,7 @@ inline SkewPairs skew_pairs(const Eigen::MatrixXd& s) {
 
 /// The normal-plus-low-rank form of a measure's matrices. ValueError for an odd order and for lmu,
 /// which has none (it is legt in another basis).
+template <class = void>
 [[nodiscard]] inline NormalPlusLowRank normal_plus_low_rank(Measure measure, Index order) {
   constexpr const char* function = "quern::ssm::normal_plus_low_rank";
   using Complex = std::complex<double>;

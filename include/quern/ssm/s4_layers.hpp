@@ -43,6 +43,7 @@ enum class S4dStart {
 };
 
 /// The poles of a start, one of each conjugate pair. ValueError below one mode.
+template <class = void>
 [[nodiscard]] inline std::vector<std::complex<double>> s4d_poles(S4dStart start, Index modes) {
   detail::expect_positive("quern::ssm::s4d_poles", "modes", modes);
   if (start == S4dStart::legs) return normal_plus_low_rank(Measure::legsd, 2 * modes).w;

@@ -37,6 +37,7 @@ struct BinOptions {
 /// The same bits for any number of threads, storage order and, float values being equal, element
 /// type. Throws ValueError for an infinite feature or no category (with row and column), a bad
 /// max_bin, and what Dataset::check throws.
+template <class = void>
 [[nodiscard]] inline Cuts make_cuts(const Dataset& data, int max_bin = 255, int threads = 0) {
   data.check("quern::tree::make_cuts");
   if (max_bin < 2 || max_bin > 255)
@@ -55,6 +56,7 @@ struct BinOptions {
 /// where CSR input has fewer than a quarter of its values. Throws ShapeError when the number of
 /// features differs, ValueError for an infinite feature or more than 255 bins, and what
 /// Dataset::check throws.
+template <class = void>
 [[nodiscard]] inline BinnedMatrix bin(const Dataset& data, const Cuts& cuts,
                                       const BinOptions& options = {}) {
   data.check("quern::tree::bin");
@@ -83,6 +85,7 @@ struct BinOptions {
 }
 
 /// Cuts and codes in one.
+template <class = void>
 [[nodiscard]] inline BinnedMatrix bin(const Dataset& data, int max_bin = 255,
                                       const BinOptions& options = {}) {
   return bin(data, make_cuts(data, max_bin, options.threads), options);

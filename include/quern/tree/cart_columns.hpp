@@ -36,13 +36,14 @@ struct CodeValues {
 
 /// See the file comment. Codes ascend with the values; missing_code(f), one above the last, is
 /// NaN's.
-class CartColumns {
+template <class = void>
+class BasicCartColumns {
  public:
-  CartColumns() = default;
+  BasicCartColumns() = default;
   /// \p x: (rows, features), any strides, NaN is missing. \p max_bins: 0 keeps every distinct
   /// value; 2..255 joins neighbouring values into at most so many codes of about equally many rows.
   /// ShapeError for no rows or columns or too many, ValueError for infinity or max_bins.
-  explicit CartColumns(MatrixView<const float> x, std::int32_t max_bins = 0, int threads = 0);
+  explicit BasicCartColumns(MatrixView<const float> x, std::int32_t max_bins = 0, int threads = 0);
 
   [[nodiscard]] std::int64_t rows() const noexcept { return rows_; }
   [[nodiscard]] std::int32_t features() const noexcept { return features_; }
@@ -99,6 +100,8 @@ class CartColumns {
   std::vector<CodeValues> values_;
   std::vector<std::uint8_t> missing_;  ///< (features)
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using CartColumns = BasicCartColumns<>;
 
 namespace detail {
 
@@ -120,9 +123,10 @@ inline void radix_sort_upper(std::vector<std::uint64_t>& values, std::vector<std
 }
 
 /// Codes of one column.
-class ColumnCoder {
+template <class = void>
+class BasicColumnCoder {
  public:
-  ColumnCoder(std::int64_t rows, std::int32_t max_bins)
+  BasicColumnCoder(std::int64_t rows, std::int32_t max_bins)
       : max_bins_(max_bins), keys_(static_cast<std::size_t>(rows)) {}
 
   [[nodiscard]] std::vector<std::int32_t>& keys() noexcept { return keys_; }
@@ -254,6 +258,8 @@ class ColumnCoder {
   std::vector<CodeValues> values_;
   std::vector<std::uint32_t> counts_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using ColumnCoder = BasicColumnCoder<>;
 
 /// Keys of neighbouring columns together, since rows may lie one after the other.
 inline constexpr std::int32_t columns_together = 16;
@@ -307,7 +313,9 @@ inline void transpose_codes(const std::uint8_t* columns, std::int64_t rows, std:
 
 }  // namespace detail
 
-inline CartColumns::CartColumns(MatrixView<const float> x, std::int32_t max_bins, int threads) {
+template <class Lazy>
+BasicCartColumns<Lazy>::BasicCartColumns(MatrixView<const float> x, std::int32_t max_bins,
+                                         int threads) {
   detail::check_cart_input(x, max_bins);
   rows_ = x.rows();
   features_ = static_cast<std::int32_t>(x.cols());

@@ -28,9 +28,10 @@ struct PruningPath {
 
 namespace detail {
 
-class CartPruner {
+template <class = void>
+class BasicCartPruner {
  public:
-  explicit CartPruner(const CartGrowth& tree)
+  explicit BasicCartPruner(const CartGrowth& tree)
       : tree_(tree),
         parent_(tree.nodes.size(), -1),
         branch_(tree.nodes.size()),
@@ -99,6 +100,8 @@ class CartPruner {
   std::vector<std::int64_t> leaves_;
   std::set<std::pair<double, std::size_t>> weakest_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using CartPruner = BasicCartPruner<>;
 
 /// The tree without what is below the nodes that are to be leaves.
 template <class IsLeaf>

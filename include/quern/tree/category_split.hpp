@@ -28,14 +28,15 @@ namespace tree {
 
 /// Finds the best split by one categorical feature. Sums are in fixed point, so that what is left
 /// of a node is exact.
-class CategorySearch {
+template <class = void>
+class BasicCategorySearch {
  public:
   using FixedSum = GradientSum<std::int64_t>;
 
   /// \p bins: those of the feature, the last one shared by all other categories. \p scale:
   /// fixed-point units per unit of the loss.
-  CategorySearch(std::int32_t feature, std::int32_t bins, const GradientSum<double>& scale,
-                 const GrowOptions& options)
+  BasicCategorySearch(std::int32_t feature, std::int32_t bins, const GradientSum<double>& scale,
+                      const GrowOptions& options)
       : bins_(bins), scale_(scale), options_(options) {
     best_.feature = feature;
     best_.categorical = true;
@@ -158,6 +159,8 @@ class CategorySearch {
   bool found_ = false;
   Split best_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using CategorySearch = BasicCategorySearch<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

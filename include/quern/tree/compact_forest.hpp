@@ -81,10 +81,11 @@ struct CompactTree {
 
 /// See the file comment. Inputs are compared as floats. Prediction is const and thread-safe; the
 /// same bits in any batch and for any number of threads.
-class CompactForest {
+template <class = void>
+class BasicCompactForest {
  public:
-  CompactForest() = default;
-  CompactForest(std::int64_t features, std::int32_t outputs, bool classes)
+  BasicCompactForest() = default;
+  BasicCompactForest(std::int64_t features, std::int32_t outputs, bool classes)
       : features_(features), outputs_(outputs), classes_(classes) {}
 
   [[nodiscard]] std::int64_t features() const noexcept { return features_; }
@@ -144,8 +145,11 @@ class CompactForest {
   bool classes_ = false;
   std::vector<CompactTree> trees_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using CompactForest = BasicCompactForest<>;
 
-inline CompactTree CompactForest::compact(const CartGrowth& from) const {
+template <class Lazy>
+CompactTree BasicCompactForest<Lazy>::compact(const CartGrowth& from) const {
   const std::size_t size = from.nodes.size();
   const auto k = static_cast<std::size_t>(outputs_);
   CompactTree to;
@@ -186,7 +190,8 @@ inline CompactTree CompactForest::compact(const CartGrowth& from) const {
   return to;
 }
 
-inline std::size_t CompactForest::bytes() const noexcept {
+template <class Lazy>
+std::size_t BasicCompactForest<Lazy>::bytes() const noexcept {
   std::size_t sum = 0;
   for (const CompactTree& t : trees_)
     sum += t.nodes.size() * (sizeof(t.nodes[0]) + sizeof(std::uint32_t) + 2 * sizeof(float)) +
@@ -194,7 +199,8 @@ inline std::size_t CompactForest::bytes() const noexcept {
   return sum;
 }
 
-inline Tree CompactForest::tree(std::int64_t t) const {
+template <class Lazy>
+Tree BasicCompactForest<Lazy>::tree(std::int64_t t) const {
   const CompactTree& from = trees_[static_cast<std::size_t>(t)];
   const auto k = static_cast<std::size_t>(outputs_);
   Tree tree;
@@ -227,14 +233,16 @@ inline Tree CompactForest::tree(std::int64_t t) const {
   return tree;
 }
 
-inline void CompactForest::check_input(const char* function, MatrixView<const float> x) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::check_input(const char* function, MatrixView<const float> x) const {
   if (trees_.empty())
     throw ValueError(error_text(function, "forest", "one that was fitted or loaded", "no trees"));
   if (x.cols() != features_)
     throw ShapeError(error_text(function, "x", std::to_string(features_) + " columns", x.cols()));
 }
 
-inline std::vector<std::vector<detail::ByteNode>> CompactForest::byte_tables(
+template <class Lazy>
+std::vector<std::vector<detail::ByteNode>> BasicCompactForest<Lazy>::byte_tables(
     MatrixView<const float> x, int threads) const {
   std::vector<std::vector<detail::ByteNode>> tables;
   std::vector<std::uint8_t> row(static_cast<std::size_t>(features_));
@@ -253,8 +261,9 @@ inline std::vector<std::vector<detail::ByteNode>> CompactForest::byte_tables(
   return tables;
 }
 
-inline void CompactForest::predict(MatrixView<const float> x, MatrixView<float> out,
-                                   int threads) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::predict(MatrixView<const float> x, MatrixView<float> out,
+                                       int threads) const {
   static constexpr const char* function = "quern::tree::CompactForest::predict";
   check_input(function, x);
   expect_shape(function, "out", out, {x.rows(), Index{outputs_}});
@@ -294,8 +303,9 @@ inline void CompactForest::predict(MatrixView<const float> x, MatrixView<float> 
       threads);
 }
 
-inline void CompactForest::apply(MatrixView<const float> x, MatrixView<std::int32_t> out,
-                                 int threads) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::apply(MatrixView<const float> x, MatrixView<std::int32_t> out,
+                                     int threads) const {
   static constexpr const char* function = "quern::tree::CompactForest::apply";
   check_input(function, x);
   expect_shape(function, "out", out, {x.rows(), size()});
@@ -318,8 +328,9 @@ inline void CompactForest::apply(MatrixView<const float> x, MatrixView<std::int3
       threads);
 }
 
-inline void CompactForest::add_leaf(MatrixView<const float> x, std::int64_t row,
-                                    const CompactTree& tree, double* sums) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::add_leaf(MatrixView<const float> x, std::int64_t row,
+                                        const CompactTree& tree, double* sums) const {
   std::uint32_t at = 0;
   while (!tree.is_leaf(at)) {
     const detail::WalkNode<std::int32_t>& n = tree.nodes[at];
@@ -328,7 +339,8 @@ inline void CompactForest::add_leaf(MatrixView<const float> x, std::int64_t row,
   add_value(tree, at, sums);
 }
 
-inline void CompactForest::save(ArchiveWriter& out) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::save(ArchiveWriter& out) const {
   std::vector<std::uint64_t> sizes, value_sizes;
   std::vector<std::int32_t> depths, thresholds;
   std::vector<std::uint32_t> slots, children, leaves;
@@ -366,7 +378,8 @@ inline void CompactForest::save(ArchiveWriter& out) const {
   out.array<double>("values", values);
 }
 
-inline void CompactForest::check_tree(const ArchiveReader& in, const CompactTree& tree) const {
+template <class Lazy>
+void BasicCompactForest<Lazy>::check_tree(const ArchiveReader& in, const CompactTree& tree) const {
   const auto fail = [&](const char* section, const char* expected, auto got) {
     in.fail_section(section, expected, std::to_string(got));
   };
@@ -401,7 +414,8 @@ inline void CompactForest::check_tree(const ArchiveReader& in, const CompactTree
     if (!is_finite_bits(v)) fail("gains", "finite numbers", v);
 }
 
-inline void CompactForest::load(const ArchiveReader& in) {
+template <class Lazy>
+void BasicCompactForest<Lazy>::load(const ArchiveReader& in) {
   CompactForest loaded(in.scalar<std::int64_t>("features"), in.scalar<std::int32_t>("outputs"),
                        in.scalar<std::uint8_t>("classes") != 0);
   if (loaded.features_ < 1 || loaded.features_ > (std::numeric_limits<std::int32_t>::max)())

@@ -61,11 +61,12 @@ struct ExactNode {
 };
 
 /// Finds the best split of every node of a level by one feature.
-class ExactScan {
+template <class = void>
+class BasicExactScan {
  public:
-  ExactScan(const SortedColumns& columns, const GrowOptions& options,
-            std::span<const GradientPair> gradients, std::span<const std::int32_t> slots,
-            std::span<const ExactNode> nodes)
+  BasicExactScan(const SortedColumns& columns, const GrowOptions& options,
+                 std::span<const GradientPair> gradients, std::span<const std::int32_t> slots,
+                 std::span<const ExactNode> nodes)
       : columns_(columns),
         options_(options),
         gradients_(gradients),
@@ -76,10 +77,27 @@ class ExactScan {
   /// Score of a leaf, rounded to float.
   static float score(const GradientSum<double>& s, const SplitOptions& o,
                      const WeightBounds& bounds, bool bounded) {
-    if (bounded || o.max_delta_step > 0) return static_cast<float>(node_score(s, o, bounds));
     if (!(s.h > 0)) return 0;
+    if (bounded || o.max_delta_step > 0) return bounded_score(s, o, leaf_weight(s, o, bounds));
     const double shrunk = (std::max)(std::fabs(s.g) - o.reg_alpha, 0.0);
     return static_cast<float>(shrunk * shrunk / (s.h + o.reg_lambda));
+  }
+
+  /// Score of a leaf whose weight was bounded: -(2 g w + (h + lambda) w^2), every step in float as
+  /// XGBoost takes them. Where all weights are at the bound, every split gains nothing but rounding
+  /// errors, and those then are its. (It has no penalty alpha |w| here; with one it is in double.)
+  static float bounded_score(const GradientSum<double>& s, const SplitOptions& o, double weight) {
+    const auto product = [](float a, float b) {  // volatile: not fused with an addition
+      const volatile float rounded = a * b;
+      return float{rounded};
+    };
+    const auto w = static_cast<float>(weight);
+    if (o.reg_alpha > 0)
+      return static_cast<float>(-(2 * (s.g * weight + o.reg_alpha * std::fabs(weight)) +
+                                  (s.h + o.reg_lambda) * weight * weight));
+    const float linear = product(2 * static_cast<float>(s.g), w);
+    const float h = static_cast<float>(s.h) + static_cast<float>(o.reg_lambda);
+    return -(linear + product(h, product(w, w)));
   }
 
   /// Improves \p best (nodes) by splits of feature \p f. Without missing values in the whole column
@@ -157,16 +175,19 @@ class ExactScan {
   std::span<const ExactNode> nodes_;
   std::vector<Running> running_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using ExactScan = BasicExactScan<>;
 
 }  // namespace detail
 
 /// Grows exact greedy trees, depth-wise, on dense or CSR features; what is missing in CSR is
 /// missing.
-class ExactGrower final : public TreeGrower {
+template <class Lazy = void>
+class BasicExactGrower final : public TreeGrower {
  public:
   /// The features are copied. Throws ValueError for an infinite one, and for options that exact
   /// trees do not have: another policy than depthwise, max_leaves.
-  ExactGrower(const FeatureView& features, const GrowOptions& options)
+  BasicExactGrower(const FeatureView& features, const GrowOptions& options)
       : options_(options),
         columns_(features, options.threads),
         partition_(options.threads),
@@ -249,7 +270,7 @@ class ExactGrower final : public TreeGrower {
   void search(std::int32_t depth) {
     choose_features(depth);
     const std::int64_t features = columns_.features();
-    std::vector<detail::ExactScan> scans;
+    std::vector<detail::BasicExactScan<Lazy>> scans;
     for (int w = 0; w < worker_count(options_.threads); ++w)
       scans.emplace_back(columns_, options_, gradients_, slots_, level_);
     for (std::int64_t first = 0; first < features; first += feature_batch) {
@@ -407,6 +428,8 @@ class ExactGrower final : public TreeGrower {
   std::vector<std::int32_t> leaf_nodes_;
   std::vector<RowRange> leaf_ranges_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using ExactGrower = BasicExactGrower<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

@@ -110,7 +110,8 @@ inline std::int64_t to_fixed(double x) noexcept { return static_cast<std::int64_
 
 /// One tree's gradients in fixed point, a row after the other. With one word a row the gradient is
 /// in the upper and the hessian in the lower half (packed); with two they follow each other (full).
-class QuantisedGradients {
+template <class = void>
+class BasicQuantisedGradients {
  public:
   /// \p gradients (rows): every g finite, every h finite and >= 0.
   void assign(std::span<const GradientPair> gradients, HistogramPrecision precision, int threads) {
@@ -199,6 +200,8 @@ class QuantisedGradients {
   GradientSum<double> scale_, sum_scale_;
   int words_ = 1;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using QuantisedGradients = BasicQuantisedGradients<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

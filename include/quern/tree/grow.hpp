@@ -29,9 +29,10 @@ QUERN_NAMESPACE_BEGIN
 namespace tree {
 
 /// Grows trees on one binned matrix; memory is kept from tree to tree.
-class Grower final : public TreeGrower {
+template <class = void>
+class BasicGrower final : public TreeGrower {
  public:
-  Grower(const BinnedMatrix& data, const GrowOptions& options)
+  BasicGrower(const BinnedMatrix& data, const GrowOptions& options)
       : data_(&data),
         options_(options),
         histograms_(data, options.threads),
@@ -327,6 +328,8 @@ class Grower final : public TreeGrower {
   std::vector<std::int32_t> leaf_nodes_;
   std::vector<RowRange> leaf_ranges_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Grower = BasicGrower<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

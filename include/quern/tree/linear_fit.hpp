@@ -61,6 +61,7 @@ struct LeafRows {
   std::vector<double> g, h;
 };
 
+template <class = void>
 [[nodiscard]] inline LeafRows leaf_rows(const std::vector<std::int32_t>& features,
                                         const kernels::RowList& rows,
                                         std::span<const GradientPair> gradients,
@@ -86,6 +87,7 @@ struct LeafRows {
 /// Solves a x = b for a symmetric, positive semidefinite \p a (m, m) with ones or zeros on its
 /// diagonal: elimination with the largest diagonal next. What is left without a diagonal above 1e-9
 /// repeats what was solved for, and gets 0. Overwrites \p a; \p b becomes x.
+template <class = void>
 inline void solve_semidefinite(std::vector<double>& a, std::vector<double>& b) {
   const std::size_t m = b.size();
   std::vector<std::size_t> order(m);
@@ -117,6 +119,7 @@ inline void solve_semidefinite(std::vector<double>& a, std::vector<double>& b) {
 /// by h, a = -G / H stands alone and b solves (X' diag(h) X + lambda) b = -X' g. Features in which
 /// the rows do not differ, or that repeat others, get no coefficient. False where there is nothing
 /// to fit.
+template <class = void>
 inline bool fit_leaf(const LeafRows& rows, double lambda, LeafFunction& f) {
   const std::size_t m = f.features.size(), n = rows.g.size();
   double sum_g = 0, sum_h = 0;
@@ -160,6 +163,7 @@ inline bool fit_leaf(const LeafRows& rows, double lambda, LeafFunction& f) {
 /// over functions of the numeric features on its path, over the rows that miss none of them. A leaf
 /// with too few such rows keeps its constant, and so do rows that miss a feature (Node::value).
 /// \p leaves and \p ranges: the leaves' nodes and rows in \p partition. One output.
+template <class = void>
 inline void fit_linear_leaves(Tree& tree, std::span<const std::int32_t> leaves,
                               std::span<const RowRange> ranges, const RowPartition& partition,
                               std::span<const GradientPair> gradients, const RowReader& reader,

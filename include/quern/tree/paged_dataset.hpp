@@ -137,9 +137,10 @@ struct PagedDataset {
 
 namespace detail {
 
-class PageBuilder {
+template <class = void>
+class BasicPageBuilder {
  public:
-  PageBuilder(const RowBlocks& source, const PageOptions& options)
+  BasicPageBuilder(const RowBlocks& source, const PageOptions& options)
       : source_(source), options_(options) {}
 
   [[nodiscard]] PagedDataset build() {
@@ -396,6 +397,8 @@ class PageBuilder {
   std::int64_t rows_ = 0, cols_ = 0;
   bool doubles_ = false;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using PageBuilder = BasicPageBuilder<>;
 
 }  // namespace detail
 
@@ -405,6 +408,7 @@ class PageBuilder {
 /// Memory: a block, a page, some 50 MB of counters, and what goes with the rows. Numeric features
 /// only; sparse blocks take a byte a value on disk, stored or not. Throws what Dataset::check and
 /// make_cuts() throw, ValueError where blocks differ between passes, IoError when the disk is full.
+template <class = void>
 [[nodiscard]] inline PagedDataset page_rows(const RowBlocks& blocks,
                                             const PageOptions& options = {}) {
   return detail::PageBuilder(blocks, options).build();

@@ -34,7 +34,8 @@ struct RowRange {
 
 /// The rows of a data set, grouped by node. A node is split by moving its rows in place, order
 /// kept.
-class RowPartition {
+template <class = void>
+class BasicRowPartition {
  public:
   /// A node to split; the number of rows that go left comes back in `lefts`.
   struct Request {
@@ -43,11 +44,11 @@ class RowPartition {
     std::int64_t lefts = 0;
   };
 
-  RowPartition(const BinnedMatrix& data, int threads)
+  BasicRowPartition(const BinnedMatrix& data, int threads)
       : data_(&data), all_rows_(data.rows), threads_(threads) {}
 
   /// Of rows that are not binned: only group() puts them into nodes.
-  explicit RowPartition(int threads) : data_(nullptr), threads_(threads) {}
+  explicit BasicRowPartition(int threads) : data_(nullptr), threads_(threads) {}
 
   /// Groups rows: those of node k = nodes[row], in order, become ranges[k]; k < 0: of no node.
   void group(std::span<const std::int32_t> nodes, std::vector<RowRange>& ranges) {
@@ -332,6 +333,8 @@ class RowPartition {
   core::Buffer<std::int32_t> rows_;
   core::Buffer<std::int32_t> moved_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using RowPartition = BasicRowPartition<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

@@ -88,6 +88,7 @@ void for_each_shap_tile(const char* function, const ShapForest& forest, const Fe
 /// the base plus each tree's expected value. A row of \p out sums to the margin.
 /// \p features: (rows, forest.features), NaN is missing; \p out: (rows, outputs, features + 1), any
 /// strides. Throws ShapeError where shapes do not fit and ValueError for options out of range.
+template <class = void>
 inline void shap_values(const ShapForest& forest, const FeatureView& features,
                         NdView<double, 3> out, const ShapOptions& options = {}) {
   static constexpr const char* function = "quern::tree::shap_values";
@@ -113,6 +114,7 @@ inline void shap_values(const ShapForest& forest, const FeatureView& features,
 /// (its other half is at (g, f)), out(r, k, f, f) what is left of the feature's own value, and
 /// out(r, k, features, features) the mean: each row of the matrix sums to the feature's value.
 /// \p out: (rows, outputs, features + 1, features + 1). Errors as shap_values().
+template <class = void>
 inline void shap_interactions(const ShapForest& forest, const FeatureView& features,
                               NdView<double, 4> out, const ShapOptions& options = {}) {
   static constexpr const char* function = "quern::tree::shap_interactions";

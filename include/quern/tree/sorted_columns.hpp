@@ -33,10 +33,11 @@ struct SortedColumn {
 };
 
 /// All features of a data set, sorted once. 12 bytes a value.
-class SortedColumns {
+template <class = void>
+class BasicSortedColumns {
  public:
   /// Throws ValueError, with row and column, for an infinite value.
-  SortedColumns(const FeatureView& features, int threads) {
+  BasicSortedColumns(const FeatureView& features, int threads) {
     std::visit([&](const auto& x) { fill(x, threads); }, features);
   }
 
@@ -123,6 +124,8 @@ class SortedColumns {
   bool is_float_ = true;
   std::vector<SortedColumn> columns_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SortedColumns = BasicSortedColumns<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

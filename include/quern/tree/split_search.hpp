@@ -43,10 +43,11 @@ struct Candidate {
 
 /// Searches the histograms of one binned matrix. Chunks of features are searched in parallel; equal
 /// gains go to the feature that comes first, so threads change nothing.
-class SplitSearch {
+template <class = void>
+class BasicSplitSearch {
  public:
-  SplitSearch(const BinnedMatrix& data, const GrowOptions& options,
-              const HistogramBuilder& histograms)
+  BasicSplitSearch(const BinnedMatrix& data, const GrowOptions& options,
+                   const HistogramBuilder& histograms)
       : data_(data),
         options_(options),
         histograms_(histograms),
@@ -257,6 +258,8 @@ class SplitSearch {
   ColumnSampler columns_;
   GradientSum<double> scale_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SplitSearch = BasicSplitSearch<>;
 
 }  // namespace tree
 QUERN_NAMESPACE_END

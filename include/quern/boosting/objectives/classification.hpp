@@ -56,11 +56,12 @@ inline std::vector<double> class_shares(const Targets& targets, std::int32_t cla
 }  // namespace detail
 
 /// Log-loss of a probability sigmoid(m), log(1 + e^m) - y m; labels in [0, 1].
-class Logistic final : public Objective {
+template <class = void>
+class BasicLogistic final : public Objective {
  public:
   /// \p name "binary:logistic", "reg:logistic" or "binary:logitraw" (predicts the margin);
   /// \p positive_weight multiplies the weight of rows with label 1 (XGBoost's scale_pos_weight).
-  explicit Logistic(std::string_view name = "binary:logistic", double positive_weight = 1)
+  explicit BasicLogistic(std::string_view name = "binary:logistic", double positive_weight = 1)
       : name_(name), positive_weight_(static_cast<float>(positive_weight)) {}
 
   [[nodiscard]] std::string_view name() const override { return name_; }
@@ -108,6 +109,8 @@ class Logistic final : public Objective {
   std::string name_;
   float positive_weight_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Logistic = BasicLogistic<>;
 
 /// max(0, 1 - s m) with s = 2 y - 1; labels in [0, 1]. Predicts 1 where m > 0, else 0. Beyond the
 /// margin g = 0 and h is the smallest float, as in XGBoost.
@@ -136,10 +139,11 @@ class Hinge final : public Objective {
 };
 
 /// Cross-entropy of softmax(margins); labels 0 .. classes - 1.
-class Softmax final : public Objective {
+template <class = void>
+class BasicSoftmax final : public Objective {
  public:
   /// \p name "multi:softprob" (predicts probabilities) or "multi:softmax" (the class).
-  Softmax(std::string_view name, std::int32_t classes, SoftmaxHessian hessian)
+  BasicSoftmax(std::string_view name, std::int32_t classes, SoftmaxHessian hessian)
       : name_(name), classes_(classes), factor_(hessian == SoftmaxHessian::doubled ? 2.0f : 1.0f) {
     if (classes < 2)
       throw ValueError(error_text("quern::boosting::" + name_, "num_class", ">= 2", classes));
@@ -181,13 +185,16 @@ class Softmax final : public Objective {
   std::int32_t classes_;
   float factor_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Softmax = BasicSoftmax<>;
 
 /// A logistic loss for each class against all others, summed; labels 0 .. classes - 1. Predicts
 /// each class's probability on its own, so that a row's need not add up to 1 (LightGBM's
 /// multiclassova).
-class OneVsAll final : public Objective {
+template <class = void>
+class BasicOneVsAll final : public Objective {
  public:
-  explicit OneVsAll(std::int32_t classes) : classes_(classes) {
+  explicit BasicOneVsAll(std::int32_t classes) : classes_(classes) {
     if (classes < 2)
       throw ValueError(error_text("quern::boosting::multi:ova", "num_class", ">= 2", classes));
   }
@@ -227,6 +234,8 @@ class OneVsAll final : public Objective {
  private:
   std::int32_t classes_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using OneVsAll = BasicOneVsAll<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

@@ -69,9 +69,10 @@ inline ConstColumnMap weights_of(const Targets& targets, std::vector<float>& one
 
 /// A loss of the user's. Predictions are the margins; learning starts from 0 unless base_score or
 /// base_margin say otherwise.
-class Custom final : public Objective {
+template <class = void>
+class BasicCustom final : public Objective {
  public:
-  Custom(std::int32_t outputs, CustomGradients function)
+  BasicCustom(std::int32_t outputs, CustomGradients function)
       : outputs_(outputs), function_(std::move(function)) {
     if (outputs < 1)
       throw ValueError(error_text("quern::boosting::custom", "outputs", ">= 1", outputs));
@@ -125,6 +126,8 @@ class Custom final : public Objective {
   std::int32_t outputs_;
   CustomGradients function_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Custom = BasicCustom<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

@@ -42,9 +42,10 @@ class LogLinkObjective : public Objective {
 
 /// e^m - y m, the negative log-likelihood of a Poisson count; labels >= 0. XGBoost's second
 /// derivative is e^(m + max_delta_step), not e^m, so that steps stay small.
-class Poisson final : public LogLinkObjective {
+template <class = void>
+class BasicPoisson final : public LogLinkObjective {
  public:
-  explicit Poisson(double max_delta_step = 0.7) : step_(max_delta_step) {
+  explicit BasicPoisson(double max_delta_step = 0.7) : step_(max_delta_step) {
     if (!(step_ >= 0 && step_ <= 80))
       throw ValueError(
           error_text("quern::boosting::count:poisson", "max_delta_step", "0..80", max_delta_step));
@@ -64,9 +65,12 @@ class Poisson final : public LogLinkObjective {
  private:
   double step_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Poisson = BasicPoisson<>;
 
 /// y e^-m + m, the negative log-likelihood of a gamma distribution up to its shape; labels > 0.
-class Gamma final : public LogLinkObjective {
+template <class = void>
+class BasicGamma final : public LogLinkObjective {
  public:
   [[nodiscard]] std::string_view name() const override { return "reg:gamma"; }
   [[nodiscard]] std::string_view default_metric() const override { return "gamma-nloglik"; }
@@ -79,12 +83,15 @@ class Gamma final : public LogLinkObjective {
                                           weights_at(targets, begin), end - begin, &out[begin].g));
   }
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Gamma = BasicGamma<>;
 
 /// -y e^((1-r) m) / (1-r) + e^((2-r) m) / (2-r), the deviance of a Tweedie distribution whose
 /// variance is mean^r, 1 < r < 2; labels >= 0.
-class Tweedie final : public LogLinkObjective {
+template <class = void>
+class BasicTweedie final : public LogLinkObjective {
  public:
-  explicit Tweedie(double variance_power = 1.5) : power_(variance_power) {
+  explicit BasicTweedie(double variance_power = 1.5) : power_(variance_power) {
     if (!(power_ > 1 && power_ < 2))
       throw ValueError(error_text("quern::boosting::reg:tweedie", "tweedie_variance_power",
                                   "a number between 1 and 2", variance_power));
@@ -108,6 +115,8 @@ class Tweedie final : public LogLinkObjective {
   double power_;
   std::string metric_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Tweedie = BasicTweedie<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

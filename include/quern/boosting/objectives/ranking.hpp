@@ -96,12 +96,13 @@ inline double group_weight_norm(const Targets& targets) {
 }
 
 /// What a swap of two ranks costs in one group.
-class SwapCost {
+template <class = void>
+class BasicSwapCost {
  public:
   enum class Kind : std::uint8_t { one, ndcg, average_precision };
 
   /// \p labels by present rank; \p top: ranks that the ideal order counts.
-  SwapCost(Kind kind, const std::vector<double>& labels, std::size_t top, bool exponential)
+  BasicSwapCost(Kind kind, const std::vector<double>& labels, std::size_t top, bool exponential)
       : kind_(kind) {
     if (kind == Kind::ndcg) prepare_ndcg(labels, top, exponential);
     if (kind == Kind::average_precision) prepare_map(labels);
@@ -151,15 +152,19 @@ class SwapCost {
   std::vector<double> gains_;
   std::vector<double> hits_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SwapCost = BasicSwapCost<>;
 
 }  // namespace detail
 
 /// rank:pairwise, rank:ndcg and rank:map; see the file's comment. Labels: any finite ones for
 /// rank:pairwise, relevance 0 .. 31 (any number >= 0 without ndcg_exp_gain) for rank:ndcg, 0 or 1
 /// for rank:map. Without group offsets all rows are one group.
-class LambdaRank final : public Objective {
+template <class = void>
+class BasicLambdaRank final : public Objective {
  public:
-  LambdaRank(std::string_view name, const ObjectiveParams& params) : name_(name), params_(params) {
+  BasicLambdaRank(std::string_view name, const ObjectiveParams& params)
+      : name_(name), params_(params) {
     using Kind = detail::SwapCost::Kind;
     kind_ = name == "rank:ndcg"  ? Kind::ndcg
             : name == "rank:map" ? Kind::average_precision
@@ -397,6 +402,8 @@ class LambdaRank final : public Objective {
   std::size_t pairs_;
   Costs bias_;  // by position
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LambdaRank = BasicLambdaRank<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

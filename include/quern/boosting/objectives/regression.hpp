@@ -96,9 +96,10 @@ class AbsoluteError final : public Objective {
 };
 
 /// slope^2 (sqrt(1 + (z / slope)^2) - 1) with z = m - y: squares near 0, lines far away.
-class PseudoHuber final : public Objective {
+template <class = void>
+class BasicPseudoHuber final : public Objective {
  public:
-  explicit PseudoHuber(double slope = 1) : slope_(slope) {
+  explicit BasicPseudoHuber(double slope = 1) : slope_(slope) {
     if (!(slope > 0 && slope <= 1e30))
       throw ValueError(error_text("quern::boosting::reg:pseudohubererror", "huber_slope",
                                   "a positive number", slope));
@@ -120,6 +121,8 @@ class PseudoHuber final : public Objective {
  private:
   double slope_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using PseudoHuber = BasicPseudoHuber<>;
 
 /// Pinball loss: alpha (y - m) where y >= m, (1 - alpha) (m - y) else; one output for each level.
 /// After growth each leaf takes its residuals' alpha quantile.

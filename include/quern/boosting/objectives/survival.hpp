@@ -49,7 +49,8 @@ inline std::size_t end_of_ties(std::span<const float> labels, const std::vector<
 /// time at which the row was last seen. Predicts the hazard ratio exp(m). Ties by Breslow's method:
 /// the gradient of a row counts all events up to its own time (XGBoost leaves out those of the same
 /// time that come after it in the data).
-class Cox final : public Objective {
+template <class = void>
+class BasicCox final : public Objective {
  public:
   [[nodiscard]] std::string_view name() const override { return "survival:cox"; }
   [[nodiscard]] std::string_view default_metric() const override { return "cox-nloglik"; }
@@ -104,6 +105,8 @@ class Cox final : public Objective {
     return (std::max)(std::exp(static_cast<double>(margin) - static_cast<double>(top)), 1e-300);
   }
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Cox = BasicCox<>;
 
 namespace detail {
 
@@ -172,9 +175,10 @@ inline double aft_mass(const AftDensity& density, const AftInterval& t, double m
 /// (`label_lower_bound`, `label_upper_bound`; equal: seen, infinite upper: still alive), or the
 /// labels are times that were all seen. Predicts exp(m). As in XGBoost |g| <= 15 and
 /// 1e-16 <= h <= 15.
-class Aft final : public Objective {
+template <class = void>
+class BasicAft final : public Objective {
  public:
-  explicit Aft(const ObjectiveParams& params)
+  explicit BasicAft(const ObjectiveParams& params)
       : density_{params.aft_loss_distribution}, scale_(params.aft_loss_distribution_scale) {
     if (!(scale_ > 0 && scale_ <= 1e30))
       throw ValueError(error_text("quern::boosting::survival:aft", "aft_loss_distribution_scale",
@@ -243,6 +247,8 @@ class Aft final : public Objective {
   detail::AftDensity density_;
   double scale_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Aft = BasicAft<>;
 
 }  // namespace boosting
 QUERN_NAMESPACE_END

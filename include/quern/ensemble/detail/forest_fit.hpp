@@ -64,10 +64,11 @@ struct ForestResult {
 };
 
 /// Grows the trees; function names the public one.
-class ForestFit {
+template <class = void>
+class BasicForestFit {
  public:
-  ForestFit(std::string function, const ForestSettings& settings, const ForestRows& rows,
-            std::uint64_t seed)
+  BasicForestFit(std::string function, const ForestSettings& settings, const ForestRows& rows,
+                 std::uint64_t seed)
       : function_(std::move(function)), settings_(settings), rows_(rows), seed_(seed) {
     settings.tree.check(function_);
     if (rows.x.cols() < 1)
@@ -312,6 +313,8 @@ class ForestFit {
   std::vector<std::int32_t> oob_trees_;
   ForestResult result_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using ForestFit = BasicForestFit<>;
 
 }  // namespace ensemble::detail
 QUERN_NAMESPACE_END

@@ -33,6 +33,7 @@ namespace ensemble::detail {
 inline constexpr Index row_block = 256;
 
 /// Some rows as doubles, row-major.
+template <class = void>
 inline NdArray<double, 2> double_rows(Features x, BlockRange rows) {
   NdArray<double, 2> out({rows.size(), x.cols()}, core::Fill::none);
   double* to = out.data();
@@ -49,12 +50,13 @@ inline void check_fitted(std::string_view function, Features x, Index features) 
 }
 
 /// Scores (rows, outputs) of features (rows, features).
-struct LinearMap {
+template <class = void>
+struct BasicLinearMap {
   NdArray<double, 2> weights;      ///< (features, outputs)
   std::vector<double> intercepts;  ///< (outputs)
 
-  LinearMap() = default;
-  LinearMap(Index features, Index outputs)
+  BasicLinearMap() = default;
+  BasicLinearMap(Index features, Index outputs)
       : weights({features, outputs}), intercepts(static_cast<std::size_t>(outputs)) {}
 
   [[nodiscard]] Index features() const noexcept { return weights.extent(0); }
@@ -88,7 +90,7 @@ struct LinearMap {
     out.array("intercepts", intercepts);
   }
   void load(const ArchiveReader& in) {
-    LinearMap loaded;
+    BasicLinearMap loaded;
     loaded.intercepts = in.array<double>("intercepts");
     const auto outputs = loaded.intercepts.size();
     const std::size_t all = in.count("weights");
@@ -101,6 +103,8 @@ struct LinearMap {
     *this = std::move(loaded);
   }
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LinearMap = BasicLinearMap<>;
 
 /// Scores to probabilities, in place; the largest is taken off, so that nothing overflows.
 inline void softmax(std::span<double> scores) {

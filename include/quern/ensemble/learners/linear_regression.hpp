@@ -36,9 +36,10 @@ struct LinearRegressionOptions {
 /// Minimises sum_i w_i (y_i - x_i . a - b)^2 + l2 |a|^2; the intercept b is not penalised. Of many
 /// minimisers (l2 = 0, dependent features) the one with the shortest a, as least squares by
 /// pseudo-inverse gives.
-class LinearRegression {
+template <class = void>
+class BasicLinearRegression {
  public:
-  explicit LinearRegression(LinearRegressionOptions options = {}) : options_(options) {
+  explicit BasicLinearRegression(LinearRegressionOptions options = {}) : options_(options) {
     expect_in_range(name, "l2", options.l2, 0.0, (std::numeric_limits<double>::max)());
   }
 
@@ -139,6 +140,8 @@ class LinearRegression {
   LinearRegressionOptions options_;
   detail::LinearMap map_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LinearRegression = BasicLinearRegression<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

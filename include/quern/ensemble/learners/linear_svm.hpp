@@ -47,11 +47,12 @@ struct LinearSvmOptions {
 namespace detail {
 
 /// One machine: rows of one class against all others.
-class SvmDual {
+template <class = void>
+class BasicSvmDual {
  public:
   /// \p rows (rows, features) and a constant 1 behind each: the intercept is a weight like others.
-  SvmDual(MatrixView<const float> rows, std::span<const std::int8_t> signs,
-          std::span<const float> weights, const LinearSvmOptions& options)
+  BasicSvmDual(MatrixView<const float> rows, std::span<const std::int8_t> signs,
+               std::span<const float> weights, const LinearSvmOptions& options)
       : rows_(rows), signs_(signs), options_(options) {
     const std::size_t n = signs.size();
     for (std::size_t i = 0; i < n; ++i) {
@@ -133,14 +134,17 @@ class SvmDual {
   std::vector<Member> members_;
   std::vector<double> w_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SvmDual = BasicSvmDual<>;
 
 }  // namespace detail
 
 /// Minimises |(a, b)|^2 / 2 + c sum_i w_i loss(+-(x_i . a + b)); the intercept b is penalised as
 /// liblinear does it. Many classes: each against the others. Scale the features first.
-class LinearSvm {
+template <class = void>
+class BasicLinearSvm {
  public:
-  explicit LinearSvm(LinearSvmOptions options = {}) : options_(options) {
+  explicit BasicLinearSvm(LinearSvmOptions options = {}) : options_(options) {
     constexpr double most = (std::numeric_limits<double>::max)();
     expect_in_range(name, "c", options.c, (std::numeric_limits<double>::min)(), most);
     expect_in_range(name, "tolerance", options.tolerance, 0.0, most);
@@ -198,6 +202,8 @@ class LinearSvm {
   std::int32_t classes_ = 0;
   detail::LinearMap map_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LinearSvm = BasicLinearSvm<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

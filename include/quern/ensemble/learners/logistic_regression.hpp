@@ -40,9 +40,10 @@ namespace detail {
 
 /// Mean logistic loss with its penalty, as a function of coefficients over standardised features:
 /// a change of variables for the minimiser's sake, the minimum is that of the features as they are.
-class LogisticLoss {
+template <class = void>
+class BasicLogisticLoss {
  public:
-  LogisticLoss(Features x, Classes y, std::span<const float> weights, double l2)
+  BasicLogisticLoss(Features x, Classes y, std::span<const float> weights, double l2)
       : x_(x), y_(y), weights_(weights), l2_(l2), outputs_(y.count == 2 ? 1 : y.count) {
     for (std::size_t i = 0; i < y.size(); ++i) total_ += weight_of(weights, i);
     standardise();
@@ -155,14 +156,17 @@ class LogisticLoss {
   double total_ = 0;
   Eigen::VectorXd mean_, scale_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LogisticLoss = BasicLogisticLoss<>;
 
 }  // namespace detail
 
 /// Minimises sum_i w_i loss_i + l2/2 |coefficients|^2: of two classes the logistic loss of one
 /// score, of more the cross-entropy of a softmax. Intercepts are not penalised.
-class LogisticRegression {
+template <class = void>
+class BasicLogisticRegression {
  public:
-  explicit LogisticRegression(LogisticRegressionOptions options = {}) : options_(options) {
+  explicit BasicLogisticRegression(LogisticRegressionOptions options = {}) : options_(options) {
     constexpr double most = (std::numeric_limits<double>::max)();
     expect_in_range(name, "l2", options.l2, 0.0, most);
     expect_in_range(name, "tolerance", options.tolerance, 0.0, most);
@@ -215,6 +219,8 @@ class LogisticRegression {
   std::int32_t classes_ = 0;
   detail::LinearMap map_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using LogisticRegression = BasicLogisticRegression<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

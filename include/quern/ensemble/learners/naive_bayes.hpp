@@ -57,9 +57,10 @@ struct GaussianNaiveBayesOptions {
 };
 
 /// Each feature normally distributed within each class.
-class GaussianNaiveBayes {
+template <class = void>
+class BasicGaussianNaiveBayes {
  public:
-  explicit GaussianNaiveBayes(GaussianNaiveBayesOptions options = {}) : options_(options) {
+  explicit BasicGaussianNaiveBayes(GaussianNaiveBayesOptions options = {}) : options_(options) {
     expect_in_range(name, "smoothing", options.smoothing, 0.0,
                     (std::numeric_limits<double>::max)());
   }
@@ -108,7 +109,7 @@ class GaussianNaiveBayes {
       out.array(title, std::span<const double>(of->data(), static_cast<std::size_t>(of->size())));
   }
   void load(const ArchiveReader& in) {
-    GaussianNaiveBayes loaded(options_);
+    BasicGaussianNaiveBayes loaded(options_);
     loaded.prior_ = in.array<double>("priors");
     const std::size_t classes = loaded.prior_.size(), all = in.count("means");
     if (classes == 0 ? all != 0 : all % classes != 0)
@@ -199,15 +200,19 @@ class GaussianNaiveBayes {
   NdArray<double, 2> mean_, variance_;    // (classes, features)
   std::vector<double> prior_, constant_;  // (classes): logarithms
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using GaussianNaiveBayes = BasicGaussianNaiveBayes<>;
 
 struct MultinomialNaiveBayesOptions {
   double alpha = 1;  ///< > 0: added to every count (Laplace's smoothing)
 };
 
 /// Features are counts of a draw of words: >= 0, any scale.
-class MultinomialNaiveBayes {
+template <class = void>
+class BasicMultinomialNaiveBayes {
  public:
-  explicit MultinomialNaiveBayes(MultinomialNaiveBayesOptions options = {}) : options_(options) {
+  explicit BasicMultinomialNaiveBayes(MultinomialNaiveBayesOptions options = {})
+      : options_(options) {
     expect_in_range(name, "alpha", options.alpha, 1e-10, (std::numeric_limits<double>::max)());
   }
 
@@ -259,6 +264,8 @@ class MultinomialNaiveBayes {
   MultinomialNaiveBayesOptions options_;
   detail::LinearMap map_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using MultinomialNaiveBayes = BasicMultinomialNaiveBayes<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

@@ -44,7 +44,8 @@ namespace detail {
 /// Training rows, and what lies nearest to others. Of rows equally far the first one is nearer. A
 /// row of weight w is w rows: rows are taken until their weights make up the neighbours, the last
 /// one with what is left of its weight.
-class Neighbours {
+template <class = void>
+class BasicNeighbours {
  public:
   struct Neighbour {
     double distance;  ///< squared
@@ -81,7 +82,7 @@ class Neighbours {
     out.array("weights", weights_);
   }
   void load(const ArchiveReader& in) {
-    Neighbours loaded;
+    BasicNeighbours loaded;
     const auto features = in.scalar<std::int64_t>("features");
     const std::vector<float> all = in.array<float>("rows");
     const auto size = static_cast<Index>(all.size());
@@ -178,8 +179,11 @@ class Neighbours {
   std::vector<float> weights_;
   std::vector<double> norms_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using Neighbours = BasicNeighbours<>;
 
 /// What a neighbour's word is worth.
+template <class = void>
 inline std::vector<double> votes(std::span<const Neighbours::Neighbour> found, NeighbourVote vote) {
   const bool on_place = found.front().distance == 0;
   std::vector<double> out;
@@ -212,9 +216,10 @@ inline NeighboursOptions load_neighbours_options(const ArchiveReader& in) {
 
 /// Probabilities are the classes' shares of the k nearest rows' votes. Where fewer rows were given,
 /// all are neighbours.
-class NeighboursClassifier {
+template <class = void>
+class BasicNeighboursClassifier {
  public:
-  explicit NeighboursClassifier(NeighboursOptions options = {}) : options_(options) {
+  explicit BasicNeighboursClassifier(NeighboursOptions options = {}) : options_(options) {
     detail::check_neighbours(name, options);
   }
 
@@ -252,7 +257,7 @@ class NeighboursClassifier {
     neighbours_.save(out);
   }
   void load(const ArchiveReader& in) {
-    NeighboursClassifier loaded(detail::load_neighbours_options(in));
+    BasicNeighboursClassifier loaded(detail::load_neighbours_options(in));
     loaded.neighbours_.load(in);
     loaded.classes_ = in.scalar<std::int32_t>("classes");
     loaded.y_ = in.array<std::int32_t>("y", static_cast<std::size_t>(loaded.neighbours_.rows()));
@@ -270,11 +275,14 @@ class NeighboursClassifier {
   std::vector<std::int32_t> y_;
   detail::Neighbours neighbours_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using NeighboursClassifier = BasicNeighboursClassifier<>;
 
 /// The mean of the k nearest rows' targets, by their votes.
-class NeighboursRegressor {
+template <class = void>
+class BasicNeighboursRegressor {
  public:
-  explicit NeighboursRegressor(NeighboursOptions options = {}) : options_(options) {
+  explicit BasicNeighboursRegressor(NeighboursOptions options = {}) : options_(options) {
     detail::check_neighbours(name, options);
   }
 
@@ -306,7 +314,7 @@ class NeighboursRegressor {
     neighbours_.save(out);
   }
   void load(const ArchiveReader& in) {
-    NeighboursRegressor loaded(detail::load_neighbours_options(in));
+    BasicNeighboursRegressor loaded(detail::load_neighbours_options(in));
     loaded.neighbours_.load(in);
     loaded.y_ = in.array<float>("y", static_cast<std::size_t>(loaded.neighbours_.rows()));
     *this = std::move(loaded);
@@ -319,6 +327,8 @@ class NeighboursRegressor {
   std::vector<float> y_;
   detail::Neighbours neighbours_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using NeighboursRegressor = BasicNeighboursRegressor<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END

@@ -47,9 +47,10 @@ struct NeuralNetworkOptions {
 namespace detail {
 
 /// What both networks share: standardised features, layers, training, files.
-class SmallNetwork {
+template <class Number = float>
+class BasicSmallNetwork {
  public:
-  SmallNetwork() = default;
+  BasicSmallNetwork() = default;
 
   static void check(std::string_view name, const NeuralNetworkOptions& o) {
     constexpr double most = (std::numeric_limits<double>::max)();
@@ -72,12 +73,12 @@ class SmallNetwork {
     widths_.assign(1, x.cols());
     widths_.insert(widths_.end(), o.hidden.begin(), o.hidden.end());
     widths_.push_back(outputs);
-    nn::Sequential<float> net = layers();
+    nn::Sequential<Number> net = layers();
     net.initialize(seed);
     double total = 0;
     for (Index i = 0; i < x.rows(); ++i) total += weight_of(weights, static_cast<std::size_t>(i));
     const double scale = static_cast<double>(x.rows()) / total;
-    const nn::Tensor<float> in = scaled(x);
+    const nn::Tensor<Number> in = scaled(x);
     nn::TrainerOptions options;
     options.epochs = o.epochs;
     options.batch = o.batch;
@@ -87,8 +88,8 @@ class SmallNetwork {
     options.schedule = [steps](std::int64_t step) {
       return 0.5 + 0.5 * std::cos(3.14159265358979323846 * static_cast<double>(step) / steps);
     };
-    nn::Trainer<float> trainer(net, options);
-    optim::Optimizer<optim::AdamW, float> adam;
+    nn::Trainer<Number> trainer(net, options);
+    optim::Optimizer<optim::AdamW, Number> adam;
     trainer.add_groups(adam, optim::AdamW{.lr = o.learning_rate, .weight_decay = o.weight_decay});
     const nn::TrainReport report = trainer.fit(
         adam, in.view(),
@@ -111,19 +112,19 @@ class SmallNetwork {
   }
 
   /// (rows, outputs).
-  [[nodiscard]] nn::Tensor<float> scores(std::string_view function, Features x) const {
+  [[nodiscard]] nn::Tensor<Number> scores(std::string_view function, Features x) const {
     if (!fitted()) throw ValueError(error_text(function, "learner", "a fitted one", "one without"));
     if (x.cols() != features()) {
       throw ShapeError(
           error_text(function, "x", std::to_string(features()) + " features", x.cols()));
     }
-    nn::Sequential<float> net = layers();
+    nn::Sequential<Number> net = layers();
     auto at = weights_.begin();
     for (const auto& p : nn::parameters_of(net)) {
       std::copy_n(at, p.values.size(), p.values.begin());
       at += p.values.size();
     }
-    const nn::Tensor<float> in = scaled(x);
+    const nn::Tensor<Number> in = scaled(x);
     return nn::apply(net, in.view());
   }
 
@@ -134,7 +135,7 @@ class SmallNetwork {
     out.array("weights", weights_);
   }
   void load(const ArchiveReader& in) {
-    SmallNetwork loaded;
+    BasicSmallNetwork loaded;
     loaded.widths_ = in.array<std::int64_t>("widths");
     loaded.means_ = in.array<double>("means");
     loaded.scales_ = in.array<double>("scales");
@@ -163,15 +164,15 @@ class SmallNetwork {
   }
 
  private:
-  [[nodiscard]] nn::Sequential<float> layers() const {
-    nn::Sequential<float> net;
+  [[nodiscard]] nn::Sequential<Number> layers() const {
+    nn::Sequential<Number> net;
     for (std::size_t k = 1; k < widths_.size(); ++k) {
-      if (k > 1) net.emplace<nn::ReLU<float>>();
-      net.emplace<nn::Linear<float>>(widths_[k - 1], widths_[k]);
+      if (k > 1) net.template emplace<nn::ReLU<Number>>();
+      net.template emplace<nn::Linear<Number>>(widths_[k - 1], widths_[k]);
     }
     return net;
   }
-  void keep(nn::Sequential<float>& net) {
+  void keep(nn::Sequential<Number>& net) {
     weights_.clear();
     for (const auto& p : nn::parameters_of(net)) {
       weights_.insert(weights_.end(), p.values.begin(), p.values.end());
@@ -197,8 +198,8 @@ class SmallNetwork {
       if (square > 1e-20 * means_[f] * means_[f]) scales_[f] = 1 / std::sqrt(square);
     }
   }
-  [[nodiscard]] nn::Tensor<float> scaled(Features x) const {
-    nn::Tensor<float> out({x.rows(), x.cols()});
+  [[nodiscard]] nn::Tensor<Number> scaled(Features x) const {
+    nn::Tensor<Number> out({x.rows(), x.cols()});
     for (Index i = 0; i < x.rows(); ++i) {
       for (Index f = 0; f < x.cols(); ++f) {
         const auto at = static_cast<std::size_t>(f);
@@ -213,15 +214,18 @@ class SmallNetwork {
   std::vector<double> means_, scales_;
   std::vector<float> weights_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using SmallNetwork = BasicSmallNetwork<>;
 
 }  // namespace detail
 
 /// Classes by a network whose softmax minimises the cross-entropy. Features have to be finite. The
 /// same rows, weights, options and seed give the same bits for any number of threads.
-class NeuralNetworkClassifier {
+template <class = void>
+class BasicNeuralNetworkClassifier {
  public:
   /// ValueError for options outside of their ranges.
-  explicit NeuralNetworkClassifier(NeuralNetworkOptions options = {})
+  explicit BasicNeuralNetworkClassifier(NeuralNetworkOptions options = {})
       : options_(std::move(options)) {
     detail::SmallNetwork::check(name, options_);
   }
@@ -274,11 +278,14 @@ class NeuralNetworkClassifier {
   std::int32_t classes_ = 0;
   detail::SmallNetwork network_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using NeuralNetworkClassifier = BasicNeuralNetworkClassifier<>;
 
 /// Numbers by a network that minimises the squared error of standardised targets.
-class NeuralNetworkRegressor {
+template <class = void>
+class BasicNeuralNetworkRegressor {
  public:
-  explicit NeuralNetworkRegressor(NeuralNetworkOptions options = {})
+  explicit BasicNeuralNetworkRegressor(NeuralNetworkOptions options = {})
       : options_(std::move(options)) {
     detail::SmallNetwork::check(name, options_);
   }
@@ -341,6 +348,8 @@ class NeuralNetworkRegressor {
   double mean_ = 0, scale_ = 1;
   detail::SmallNetwork network_;
 };
+/// (A template, so that a program compiles it only where it uses it.)
+using NeuralNetworkRegressor = BasicNeuralNetworkRegressor<>;
 
 }  // namespace ensemble
 QUERN_NAMESPACE_END
