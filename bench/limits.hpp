@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// What this machine can do at most, measured: multiply-adds from registers, reading, copying and
-/// triad in memory. Benchmarks show their figures as fractions of these.
+/// What this machine can do at most, measured: multiply-adds from registers, reading, copying,
+/// triad and update in memory. Benchmarks show their figures as fractions of these.
 ///
 /// Independent of quern's own kernels, so that a slow kernel cannot flatter itself.
 
@@ -33,8 +33,9 @@ struct Limits {
   double fma_f32 = 0;
   double fma_f64 = 0;
   double read = 0;
-  double copy = 0;   ///< bytes read plus bytes written
-  double triad = 0;  ///< a = b + s * c: two read, one written
+  double copy = 0;    ///< bytes read plus bytes written
+  double triad = 0;   ///< a = b + s * c: two read, one written
+  double update = 0;  ///< three arrays read and written in place, as optimisers do
 };
 
 namespace detail {
@@ -161,18 +162,21 @@ class MemoryTrial {
   }
 
   double read(int t) {
-    const double* a = array(t, 0);
-    const double* b = array(t, 1);
-    double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (std::size_t i = 0; i < each_; i += 8) {  // one load a cache line is what memory sees
+    const Pair* a = pairs(t, 0);
+    const Pair* b = pairs(t, 1);
+    const Pair* c = pairs(t, 2);
+    Pair s0{}, s1{}, s2{}, s3{}, s4{}, s5{};
+    for (std::size_t i = 0; i < each_ / 2; i += 4) {  // two loads a cache line are enough
       s0 += a[i];
       s1 += b[i];
-      s2 += a[i + 4];
-      s3 += b[i + 4];
+      s2 += c[i];
+      s3 += a[i + 2];
+      s4 += b[i + 2];
+      s5 += c[i + 2];
     }
-    const double sum = s0 + s1 + s2 + s3;
+    const Pair sum = s0 + s1 + s2 + s3 + s4 + s5;
     keep(sum);
-    return 2 * bytes();
+    return 3 * bytes();
   }
   double copy(int t) {
     const double* a = array(t, 0);
@@ -190,8 +194,24 @@ class MemoryTrial {
     keep(*a);
     return 3 * bytes();
   }
+  double update(int t) {
+    Pair* a = pairs(t, 0);
+    Pair* b = pairs(t, 1);
+    Pair* c = pairs(t, 2);
+    const Pair half = Pair{} + 0.5;
+    for (std::size_t i = 0; i < each_ / 2; ++i) {
+      a[i] = half * a[i] + half;
+      b[i] = half * b[i] + half;
+      c[i] = half * c[i] + half;
+    }
+    keep(*a);
+    return 6 * bytes();
+  }
 
  private:
+  using Pair = Vector<double, 16>::type;
+
+  Pair* pairs(int t, int which) { return reinterpret_cast<Pair*>(array(t, which)); }
   double* array(int t, int which) {
     return arrays_[static_cast<std::size_t>(3 * t + which)].doubles();
   }
@@ -215,6 +235,7 @@ inline Limits measure_limits(int threads) {
   limits.read = detail::best_rate(threads, 5, [&](int t) { return memory.read(t); });
   limits.copy = detail::best_rate(threads, 5, [&](int t) { return memory.copy(t); });
   limits.triad = detail::best_rate(threads, 5, [&](int t) { return memory.triad(t); });
+  limits.update = detail::best_rate(threads, 5, [&](int t) { return memory.update(t); });
   return limits;
 }
 

@@ -17,6 +17,7 @@ void measured_limits(benchmark::State& state) {
   state.counters["read_GB/s"] = limits.read;
   state.counters["copy_GB/s"] = limits.copy;
   state.counters["triad_GB/s"] = limits.triad;
+  state.counters["update_GB/s"] = limits.update;
 }
 BENCHMARK(measured_limits)->Arg(1)->Arg(2)->Iterations(1);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// One step of an optimiser: on 16M parameters GB/s moved and the fraction of the triad's, on a
+/// One step of an optimiser: on 16M parameters GB/s moved and the fraction of an update's in place, on a
 /// thousand tensors of 16 values nanoseconds a tensor.
 
 #include "limits.hpp"
@@ -32,7 +32,7 @@ void large(benchmark::State& state, double moved) {
   const double bytes = static_cast<double>(state.iterations()) * moved * static_cast<double>(n);
   state.counters["GB/s"] = Counter(bytes * 1e-9, Counter::kIsRate);
   state.counters["of_limit"] =
-      Counter(bytes * 1e-9 / bench::limits(threads).triad, Counter::kIsRate);
+      Counter(bytes * 1e-9 / bench::limits(threads).update, Counter::kIsRate);
 }
 void adamw(benchmark::State& state) { large<AdamW, float>(state, 28); }
 void adamw_bf16(benchmark::State& state) { large<AdamW, quern::BFloat16>(state, 20); }

@@ -188,7 +188,7 @@ class OptimDriver : public peers::Driver {
 
   peers::Reply limits(const peers::Command& command) override {
     const bench::Limits l = bench::measure_limits(static_cast<int>(command.integer("threads", 1)));
-    return {{"read", l.read}, {"copy", l.copy}, {"triad", l.triad}};
+    return {{"read", l.read}, {"copy", l.copy}, {"update", l.update}};
   }
 
  private:

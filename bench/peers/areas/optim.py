@@ -6,7 +6,7 @@ is fused=True (SGD, Adam, AdamW, Adagrad have it), "torch-foreach" foreach=True,
 accelerators and the fastest form of every other method on a CPU; without it torch loops over tensors.
 torch is called from Python, as it is used. Limit: the bytes that a step must move (AdamW reads four
 arrays and writes three, 28 bytes a parameter; with bfloat16 moments 20) at the measured speed of
-`triad`. Quality of a step: the mean of the parameters after three steps from the same start, which
+`update`. Quality of a step: the mean of the parameters after three steps from the same start, which
 has to agree. Muon's peer works in bfloat16, so there the last digits differ.
 
 L-BFGS: logistic regression of 100,000 rows and 100 columns in float64, no intercept, C = 1, largest
@@ -146,9 +146,9 @@ PEERS = {"torch-fused": Peer(make=Torch), "torch-foreach": Peer(make=TorchForeac
 
 def memory_limit(count, method, scale):
     def limit(limits, threads):
-        if method not in TRAFFIC or not limits.get("triad"):
+        if method not in TRAFFIC or not limits.get("update"):
             return None
-        return 4e-9 * TRAFFIC[method] * count / limits["triad"] * scale
+        return 4e-9 * TRAFFIC[method] * count / limits["update"] * scale
 
     return limit
 
