@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// One step of an optimiser: on 16M parameters GB/s moved and the fraction of an update's in place, on a
-/// thousand tensors of 16 values nanoseconds a tensor.
+/// One step of an optimiser: on 16M parameters GB/s moved and the fraction of an update's in place,
+/// on a thousand tensors of 16 values nanoseconds a tensor.
 
 #include "limits.hpp"
 #include "quern/core/bfloat16.hpp"
