@@ -154,8 +154,11 @@ class PerformerFeatures final : public FeatureMap<T> {
     const bool is_exp = options_.kernel == PerformerKernel::exp;
     if (is_exp) {
       const T eps = static_cast<T>(options_.eps) * feature_scale(m);
+      const auto n = static_cast<std::size_t>(m);
       for (Index r = 0; r < rows; ++r) {
-        for (Index f = 0; f < m; ++f) du(r, f) = (phi(r, f) - eps) * dphi(r, f);
+        T* const u = du.view().row_data(r);
+        QUERN_DISPATCH(multiply<T>(phi.row_data(r), dphi.row_data(r), n, u));
+        if (eps != T{0}) QUERN_DISPATCH(axpy<T>(-eps, dphi.row_data(r), n, u));
       }
     } else {
       products(x, factor, du.view());
@@ -179,10 +182,10 @@ class PerformerFeatures final : public FeatureMap<T> {
     }
     // -|x|^2 / 2 of the exponent.
     for (Index r = 0; r < rows && is_exp; ++r) {
-      double total = 0;
-      for (Index f = 0; f < m; ++f) total += static_cast<double>(du(r, f));
+      const double total =
+          QUERN_DISPATCH(sum<T>(du.view().row_data(r), static_cast<std::size_t>(m)));
       const T back = static_cast<T>(-total) * factor * factor;
-      for (Index c = 0; c < dim; ++c) dx(r, c) += back * x(r, c);
+      QUERN_DISPATCH(axpy<T>(back, x.row_data(r), static_cast<std::size_t>(dim), dx.row_data(r)));
     }
   }
 

@@ -157,20 +157,23 @@ void linear_full_vjp(simd::Level level, const LinearHead<T>& head, const KeySums
   for (Index r = 0; r < m; ++r) {
     for (Index c = 0; c < values; ++c) turned.row(c)[r] = keys.sums.row(r)[c];
   }
-  core::Buffer<T> phi(static_cast<std::size_t>(queries * m)),
-      dphi(static_cast<std::size_t>(queries * m));
-  FeatureRows<T>(head.q, head.query_map, 0, head.normalise).load(0, queries, 0, m, phi.data(), m);
-  Padded<T> dy(layout, queries, values), tile(layout, full_tile, m);
-  LinearHead<T> plain = head;
-  plain.offset = 0;
-  linear_output_gradient(plain, out, dout, normalisers, queries, dy.data(), dy.stride);
+  // Tile by tile: arrays as long as the queries would leave the cache.
+  Padded<T> phi(layout, full_tile, m), dy(layout, full_tile, values), tile(layout, full_tile, m);
+  const FeatureRows<T> features(head.q, head.query_map, 0, head.normalise);
+  LinearHead<T> part = head;
+  part.offset = 0;
   for (Index i = 0; i < queries; i += full_tile) {
     const Index count = (std::min)(full_tile, queries - i);
-    padded_product(level, phi.data() + i * m, m, true, dy, m, count, dsums, true, 0, i);
-    padded_product(level, dy.row(i), dy.stride, false, turned, count, values, tile, false);
-    for (Index s = 0; s < count; ++s) std::copy_n(tile.row(s), m, dphi.data() + (i + s) * m);
+    part.q = head.q.slice(0, i, count);
+    features.load(i, count, 0, m, phi.data(), phi.stride);
+    linear_output_gradient<T>(part, out.is_null() ? out : out.slice(0, i, count),
+                              dout.slice(0, i, count), normalisers + i, count, dy.data(),
+                              dy.stride);
+    padded_product(level, phi.data(), phi.stride, true, dy, m, count, dsums, true);
+    padded_product(level, dy.data(), dy.stride, false, turned, count, values, tile, false);
+    feature_vjp(part.q, head.query_map, 0, phi.data(), tile.data(),
+                dq.is_null() ? dq : dq.slice(0, i, count), phi.stride);
   }
-  feature_vjp(head.q, head.query_map, 0, phi.data(), dphi.data(), dq);
 }
 
 /// dk and dv from the gradient by the sums.
@@ -178,34 +181,33 @@ template <class T>
 void linear_full_key_vjp(simd::Level level, const LinearHead<T>& head, const KeySums<T>& keys,
                          const Padded<T>& dsums, MatrixView<T> dk, MatrixView<T> dv) {
   const kernels::TileLayout layout = QUERN_DISPATCH_AT(level, tile_layout<T>());
-  const Index n = head.k.rows(), m = head.features(), values = dsums.cols, dim = head.v.cols();
+  const Index n = head.k.rows(), m = head.features(), values = dsums.cols;
   Padded<T> turned(layout, values, m), tile_v(layout, full_tile, values);
   for (Index r = 0; r < m; ++r) {
     for (Index c = 0; c < values; ++c) turned.row(c)[r] = dsums.row(r)[c];
   }
-  core::Buffer<T> phi(static_cast<std::size_t>(n * m)), dphi(static_cast<std::size_t>(n * m));
   core::Buffer<T> scales(static_cast<std::size_t>(head.key_map.scaled() ? n : 0));
   const FeatureRows<T> features(head.k, head.key_map, 0, head.normalise, scales.data());
-  features.load(0, n, 0, m, phi.data(), m);
-  for (Index t = 0; t < n && !scales.empty(); ++t) {
-    const double apart = static_cast<double>(scales[static_cast<std::size_t>(t)] - keys.level);
-    QUERN_DISPATCH(scale<T>(static_cast<T>(std::exp(apart)), phi.data() + t * m,
-                            static_cast<std::size_t>(m), phi.data() + t * m));
-  }
   const TimelineRows<T> rows(head.v, 0, head.normalise);
-  Padded<T> tile_k(layout, full_tile, m), tile_dv(layout, full_tile, values);
+  Padded<T> phi(layout, full_tile, m), tile_k(layout, full_tile, m);
+  Padded<T> tile_dv(layout, full_tile, values);
   for (Index t = 0; t < n; t += full_tile) {
     const Index count = (std::min)(full_tile, n - t);
+    features.load(t, count, 0, m, phi.data(), phi.stride);
+    for (Index s = 0; s < count && !scales.empty(); ++s) {
+      const double apart =
+          static_cast<double>(scales[static_cast<std::size_t>(t + s)] - keys.level);
+      QUERN_DISPATCH(scale<T>(static_cast<T>(std::exp(apart)), phi.row(s),
+                              static_cast<std::size_t>(m), phi.row(s)));
+    }
     rows.load(t, count, 0, values, tile_v.data(), tile_v.stride);
     padded_product(level, tile_v.data(), tile_v.stride, false, turned, count, values, tile_k,
                    false);
-    padded_product(level, phi.data() + t * m, m, false, dsums, count, m, tile_dv, false);
-    for (Index s = 0; s < count; ++s) {
-      std::copy_n(tile_k.row(s), m, dphi.data() + (t + s) * m);
-      for (Index c = 0; c < dim && !dv.is_null(); ++c) dv(t + s, c) = tile_dv.row(s)[c];
-    }
+    padded_product(level, phi.data(), phi.stride, false, dsums, count, m, tile_dv, false);
+    if (!dv.is_null()) copy_rows(tile_dv.data(), tile_dv.stride, dv.slice(0, t, count));
+    feature_vjp(head.k.slice(0, t, count), head.key_map, 0, phi.data(), tile_k.data(),
+                dk.is_null() ? dk : dk.slice(0, t, count), phi.stride);
   }
-  feature_vjp(head.k, head.key_map, 0, phi.data(), dphi.data(), dk);
 }
 
 }  // namespace attention::detail

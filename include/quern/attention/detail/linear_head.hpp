@@ -274,12 +274,12 @@ class LinearSink final : public kernels::StepSink<T> {
   T* normalisers_;
 };
 
-/// dx of rows x, from features and their gradients by step.
+/// dx of rows x, from features and their gradients by step, rows `stride` apart (0: without gaps).
 template <class T>
 void feature_vjp(MatrixView<const T> x, const FeatureMap<T>& map, Index shift, const T* phi,
-                 const T* dphi, MatrixView<T> dx) {
+                 const T* dphi, MatrixView<T> dx, Index stride = 0) {
   if (dx.is_null()) return;
-  const Index m = map.features(x.cols()), dim = x.cols();
+  const Index m = map.features(x.cols()), dim = x.cols(), apart = stride > 0 ? stride : m;
   constexpr Index rows = 64;
   const bool copied = !x.last_stride_is_one() || !dx.last_stride_is_one();
   core::Buffer<T> in(static_cast<std::size_t>(copied ? rows * dim : 0)), out(in.size());
@@ -298,8 +298,8 @@ void feature_vjp(MatrixView<const T> x, const FeatureMap<T>& map, Index shift, c
       }
       from = {in.data(), narrow}, to = {out.data(), narrow};
     }
-    map.vjp(from, MatrixView<const T>(phi + (i + shift) * m, wide),
-            MatrixView<const T>(dphi + (i + shift) * m, wide), to);
+    map.vjp(from, MatrixView<const T>(phi + (i + shift) * apart, wide, {apart, 1}),
+            MatrixView<const T>(dphi + (i + shift) * apart, wide, {apart, 1}), to);
     for (Index r = 0; r < count && copied; ++r) {
       for (Index c = 0; c < dim; ++c) dx(i + r, c) = to(r, c);
     }
