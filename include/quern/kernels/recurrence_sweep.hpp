@@ -364,7 +364,9 @@ class SweepRunner {
     const std::size_t n = static_cast<std::size_t>(steps * stride);
     if (by_step) {
       if (sweep_.fold) fold_decay(steps);
-      if (!folded_) QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
+      // Where maxima are kept most tiles have no decay at all: factors of 1 need no product.
+      still_ = std::all_of(to, to + n, [](T x) { return x == T{0}; });
+      if (!folded_ && !still_) QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
       return;
     }
     QUERN_DISPATCH_AT(level_, transform(Expm1{}, to, n, to));
@@ -393,7 +395,7 @@ class SweepRunner {
     tile.read = read_;
     tile.values = values_at_;
     tile.value_stride = value_stride_;
-    tile.kind = folded_ ? TileDecay::none : sweep_.decay;
+    tile.kind = folded_ || still_ ? TileDecay::none : sweep_.decay;
     tile.decay = decay_;
     tile.end_keep = folded_ ? end_keep_ : T{1};
     tile.end_fade = folded_ ? end_fade_ : T{0};
@@ -418,6 +420,7 @@ class SweepRunner {
   const T* values_at_ = nullptr;  ///< values_, or where the values lie
   Index value_stride_ = 0;
   bool folded_ = false;  ///< this tile's decays are in write_ and read_
+  bool still_ = false;   ///< this tile has a decay a step, and all are none
   T end_keep_ = T{1}, end_fade_ = T{0};
   core::Buffer<double> sums_;
 };
