@@ -159,12 +159,46 @@ HWY_INLINE int next_places(const ConvTask<T>& task, ConvPlace& at, std::ptrdiff_
   return count;
 }
 
+/// Where a task's taps are, told once: most positions have all of them inside.
+struct TapPlan {
+  static constexpr std::ptrdiff_t kMost = 64;  ///< taps; more are told one by one
+  bool fits = false;
+  std::ptrdiff_t top = 0, bottom = 0, left = 0, right = 0;  ///< of the taps
+  std::ptrdiff_t offsets[kMost];
+};
+
+template <class T>
+HWY_INLINE void plan_taps(const ConvSource<T>& s, TapPlan& plan) {
+  plan.fits = s.tap_count > 0 && s.tap_count <= TapPlan::kMost;
+  if (!plan.fits) return;
+  plan.top = plan.bottom = s.taps[0].dh;
+  plan.left = plan.right = s.taps[0].dw;
+  for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
+    const ConvTap& tap = s.taps[t];
+    if (tap.dh < plan.top) plan.top = tap.dh;
+    if (tap.dh > plan.bottom) plan.bottom = tap.dh;
+    if (tap.dw < plan.left) plan.left = tap.dw;
+    if (tap.dw > plan.right) plan.right = tap.dw;
+    plan.offsets[t] = tap.dh * s.row_stride + tap.dw * s.pixel_stride;
+  }
+}
+
 /// Pointers to the places' pixels, zeros outside.
 template <int kRows, class T>
-HWY_INLINE void gather_pointers(const ConvTask<T>& task, const ConvPlace* places) {
+HWY_INLINE void gather_pointers(const ConvTask<T>& task, const TapPlan& plan,
+                                const ConvPlace* places) {
   const ConvSource<T>& s = task.source;
   for (int r = 0; r < kRows; ++r) {
     const std::ptrdiff_t top = places[r].i * s.step_h, left = places[r].j * s.step_w;
+    if (plan.fits && top + plan.top >= 0 && top + plan.bottom < s.height && left + plan.left >= 0 &&
+        left + plan.right < s.width) {
+      const std::ptrdiff_t at = places[r].image * s.image_stride +
+                                (top - s.first_row) * s.row_stride + left * s.pixel_stride;
+      for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
+        task.pointers[t * kRows + r] = s.data + (at + plan.offsets[t]);
+      }
+      continue;
+    }
     for (std::ptrdiff_t t = 0; t < s.tap_count; ++t) {
       const std::ptrdiff_t h = top + s.taps[t].dh, w = left + s.taps[t].dw;
       const bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width;
@@ -219,12 +253,14 @@ HWY_INLINE void conv_panel(const ConvTask<T>& task, std::ptrdiff_t first, const 
   }
   if (task.row_end <= task.row_begin || task.grid_width <= 0) return;
   const ConvSource<T>& s = task.source;
+  TapPlan plan;
+  plan_taps(s, plan);
   ConvPlace at{0, task.row_begin, 0};
   while (at.image < task.images) {
     T* out[kRows];
     ConvPlace places[kRows];
     const int count = next_places<kRows>(task, at, first, buffer, places, out);
-    gather_pointers<kRows>(task, places);
+    gather_pointers<kRows>(task, plan, places);
     if (whole) {
       conv_tile<kRows, kVecs>(task.pointers, s.tap_count, s.channels, weights, bias, out);
       continue;
@@ -369,12 +405,14 @@ void conv_narrow(const ConvTask<T>& task) {
   const std::ptrdiff_t depth = s.tap_count * s.channels;
   T spare = T{0};
   if (task.row_end <= task.row_begin || task.grid_width <= 0) return;
+  detail::TapPlan plan;
+  detail::plan_taps(s, plan);
   detail::ConvPlace at{0, task.row_begin, 0};
   while (at.image < task.images) {
     T* out[4];
     detail::ConvPlace places[4];
     const int count = detail::next_places<4>(task, at, 0, &spare, places, out);
-    detail::gather_pointers<4>(task, places);
+    detail::gather_pointers<4>(task, plan, places);
     for (std::ptrdiff_t o = 0; o < task.outputs; ++o) {
       T sums[4];
       detail::narrow_dots(task.pointers, s.tap_count, s.channels, task.weights + o * depth, sums);

@@ -40,12 +40,14 @@ void conv_depthwise(const ConvTask<T>& task) {
   const ConvSource<T>& s = task.source;
   const std::size_t channels = static_cast<std::size_t>(s.channels), lanes = hn::Lanes(d);
   T spare = T{0};
+  detail::TapPlan plan;
+  detail::plan_taps(task.source, plan);
   detail::ConvPlace at{0, task.row_begin, 0};
   while (at.image < task.images) {
     T* out[1];
     detail::ConvPlace place[1];
     detail::next_places<1>(task, at, 0, &spare, place, out);
-    detail::gather_pointers<1>(task, place);
+    detail::gather_pointers<1>(task, plan, place);
     for (std::size_t c = 0; c < channels; c += lanes) {
       const std::size_t left = channels - c;
       auto sum = hn::Zero(d);
