@@ -15,6 +15,7 @@
 #include "quern/core/random.hpp"
 #include "quern/kernels/gemm.hpp"
 #include "quern/kernels/kernels.hpp"
+#include "quern/nn/init.hpp"
 #include "quern/nn/layer.hpp"
 #include "quern/nn/linear.hpp"
 #include "quern/vq/code_sums.hpp"
@@ -24,6 +25,7 @@
 #include "quern/vq/nearest.hpp"
 #include "quern/vq/quantizer_layer.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
