@@ -52,7 +52,7 @@ void decayed_recurrence(const RecurrenceViews<T>& in, NdView<T, 4> out,
   shape.check_state("final_state", final_state);
   shape.clear_gaps(out);
   const simd::Level level = simd::active_level();
-  if (detail::steps_in_place(shape, in, final_state, options)) {
+  if (detail::steps_in_place(shape, in, final_state)) {
     return parallel_for(
         shape.spans_heads(),
         [&](Index task) {

@@ -15,6 +15,7 @@
 #include "quern/kernels/recurrence_sweep.hpp"
 #include "quern/kernels/recurrence_views.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -25,8 +26,8 @@ namespace kernels::detail {
 /// Whether a call is one step whose states begin and end in the same memory, adjacent values.
 template <class T>
 bool steps_in_place(const RecurrenceShape& shape, const RecurrenceViews<T>& in,
-                    const NdView<T, 4>& final_state, const RecurrenceOptions& options) {
-  return shape.length == 1 && !options.from_old_state && !final_state.is_null() &&
+                    const NdView<T, 4>& final_state) {
+  return shape.length == 1 && !final_state.is_null() &&
          final_state.data() == in.initial_state.data() &&
          final_state.strides() == in.initial_state.strides() && final_state.stride(3) == 1;
 }
@@ -37,9 +38,9 @@ void step_in_place(simd::Level level, const RecurrenceHead<T>& head, const Matri
                    const MatrixView<T>& out, T scale) {
   if (head.length() == 0) return;
   const Index dk = state.extent(0), dv = state.extent(1);
-  core::Buffer<T> memory(static_cast<std::size_t>(3 * dk + 2 * dv + 1));
-  T *const q = memory.data(), *const k = q + dk, *const logs = k + dk;
-  T *const v = logs + dk + 1, *const sums = v + dv;
+  core::Buffer<T> memory(static_cast<std::size_t>(4 * dk + 3 * dv + 1));
+  T *const q = memory.data(), *const k = q + dk, *const zeros = k + dk, *const logs = zeros + dk;
+  T *const v = logs + dk + 1, *const sums = v + dv, *const unused = sums + dv;
   head.q.load(0, 1, 0, dk, q, dk);
   head.k.load(0, 1, 0, dk, k, dk);
   head.v.load(0, 1, 0, dv, v, dv);
@@ -60,6 +61,17 @@ void step_in_place(simd::Level level, const RecurrenceHead<T>& head, const Matri
   step.fade = fading > 0 ? fades.data() : nullptr;
   step.fade_by_row = by_row;
   step.state = state.data(), step.out = sums;
+  if (head.old_state()) {
+    // What the state gives as it was, and what the present gives itself; then the step.
+    std::fill_n(zeros, dk, T{0});
+    RecurrenceStep<T> look = step;
+    look.fade = nullptr, look.write = zeros;
+    QUERN_DISPATCH_AT(level, recurrence_step<T>(look));
+    T weight{0};
+    if (head.has_bonus()) head.bonus_weights(0, 1, &weight);
+    QUERN_DISPATCH_AT(level, axpy<T>(weight, v, static_cast<std::size_t>(dv), sums));
+    step.out = unused;
+  }
   QUERN_DISPATCH_AT(level, recurrence_step<T>(step));
   ViewSink<T>(out, scale).store(0, 1, 0, dv, sums, dv);
 }
