@@ -35,8 +35,9 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 h1 { font-size: 1.75rem; margin: 0 0 12px; } h2 { font-size: 1.15rem; margin: 0 0 6px; }
 p { margin: 0 0 12px; max-width: 75ch; } .soft { color: var(--soft); font-size: .9rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); }
-th:first-child, td:first-child { text-align: left; }
+th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
 svg { width: 100%; height: auto; max-width: 760px; display: block; }
 svg text { fill: var(--soft); font-size: 13px; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 18px; }
@@ -84,7 +85,7 @@ std::string split_bars(const Statistical& s) {
   for (const Split& v : s.single) most = (std::max)(most, v.bias + v.variance);
   std::string out = "<svg viewBox=\"0 0 760 250\" role=img aria-label=\"bias and variance\">";
   const auto bar = [&](double x, const Split& v, char kind) {
-    const double bias = 200 * v.bias / most, variance = 200 * v.variance / most;
+    const double bias = 190 * v.bias / most, variance = 190 * v.variance / most;
     out += format("<rect class=%c x=%.0f y=%.1f width=44 height=%.1f></rect>", kind, x, 214 - bias,
                   bias);
     out += format("<rect class=\"%c thin\" x=%.0f y=%.1f width=44 height=%.1f></rect>", kind, x,
@@ -105,21 +106,27 @@ std::string split_bars(const Statistical& s) {
 /// A dot for every start, a line for all of them together.
 std::string start_dots(const Computational& c) {
   const double low = (std::min)(0.5, c.starts.front());
+  const auto column = [&](double v) {
+    return static_cast<std::size_t>(79 * (v - low) / (1 - low));
+  };
+  std::vector<int> columns(80);
+  int highest = 0;
+  for (const double v : c.starts) highest = (std::max)(highest, ++columns[column(v)]);
+  const double step = (std::min)(9.0, 84.0 / highest);
+  columns.assign(80, 0);
   const auto at = [&](double v) { return 30 + 700 * (v - low) / (1 - low); };
   std::string out =
       "<svg viewBox=\"0 0 760 150\" role=img aria-label=\"accuracy by start\">"
       "<line class=rule x1=30 x2=730 y1=120 y2=120></line>";
-  std::vector<int> columns(80);
-  for (const double v : c.starts) {
-    int& stacked = columns[static_cast<std::size_t>(79 * (v - low) / (1 - low))];
-    out += format("<circle class=a cx=%.1f cy=%d r=4></circle>", at(v), 112 - 9 * stacked++);
-  }
+  for (const double v : c.starts)
+    out += format("<circle class=a cx=%.1f cy=%.1f r=4></circle>", at(v),
+                  112 - step * columns[column(v)]++);
   for (double v = 0.5; v < 1.001; v += 0.1)
     out += format("<text x=%.1f y=140 text-anchor=middle>%.1f</text>", at(v), v);
   const double x = at(c.together);
   out += format("<line class=mark x1=%.1f x2=%.1f y1=20 y2=120></line>", x, x);
-  return out +
-         format("<text x=%.1f y=16 text-anchor=middle>together %.3f</text></svg>", x, c.together);
+  return out + format("<text x=%.1f y=16 text-anchor=%s>together %.3f</text></svg>", x,
+                      x > 680 ? "end" : "middle", c.together);
 }
 
 std::string surface(const Representational::Picture& picture, int side) {
