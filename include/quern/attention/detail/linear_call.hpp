@@ -300,7 +300,7 @@ class LinearCall {
       });
       return linear_full_key_vjp(level, first, key_sums, dsums, dk, dv);
     }
-    if (fused(states, shape.sequences() * shape.key_heads)) {
+    if (fused(states)) {
       const MatrixView<const T> y =
           options_.normalise ? sequence_rows(out, queries, kh) : MatrixView<const T>();
       const MatrixView<const T> dy = sequence_rows(dout, queries, kh);
@@ -310,7 +310,7 @@ class LinearCall {
         for (Index i = 0; i < queries.length && options_.normalise; ++i) {
           sums[static_cast<std::size_t>(i)] = normalisers(queries.batch, kh, queries.begin + i);
         }
-        return linear_fused_vjp(level, first, y, dy, sums.data(), options_.chunk, dq, dk, dv);
+        return linear_fused_vjp(level, first, y, dy, sums.data(), options_, dq, dk, dv);
       }
     }
     const T before = states.initial != nullptr
@@ -320,11 +320,11 @@ class LinearCall {
                     sums.data());
   }
 
-  /// Whether heads may be done as a whole each: as many keys as queries, enough of them, and no
-  /// states at their ends.
-  [[nodiscard]] bool fused(const StatesOfCall<T>& states, Index tasks) const {
-    return tasks >= 4 && shape.share() == 1 && states.initial == nullptr &&
-           states.dfinal == nullptr && states.dinitial == nullptr;
+  /// Whether heads may be done as a whole each: as many of keys as of queries, and no states at
+  /// their ends.
+  [[nodiscard]] bool fused(const StatesOfCall<T>& states) const {
+    return shape.share() == 1 && states.initial == nullptr && states.dfinal == nullptr &&
+           states.dinitial == nullptr;
   }
 
   template <class EachQueryHead>

@@ -9,9 +9,11 @@
 #define QUERN_ATTENTION_DETAIL_LINEAR_FUSED_VJP_HPP
 
 #include "quern/attention/detail/linear_head.hpp"
+#include "quern/attention/linear_options.hpp"
 #include "quern/core/buffer.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/nd_view.hpp"
+#include "quern/core/parallel.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/kernels/recurrence_sweep.hpp"
 
@@ -92,36 +94,41 @@ bool can_fuse_vjp(const LinearHead<T>& head, const MatrixView<const T>& out,
          dk.last_stride_is_one();
 }
 
-/// All gradients of one head, overwritten. `normalisers` (queries), where normalised.
+/// All gradients of one head, overwritten. `normalisers` (queries), where normalised. The three
+/// sweeps need nothing of each other.
 template <class T>
 void linear_fused_vjp(simd::Level level, const LinearHead<T>& head, MatrixView<const T> out,
-                      MatrixView<const T> dout, const T* normalisers, Index chunk, MatrixView<T> dq,
-                      MatrixView<T> dk, MatrixView<T> dv) {
+                      MatrixView<const T> dout, const T* normalisers, const LinearOptions& options,
+                      MatrixView<T> dq, MatrixView<T> dk, MatrixView<T> dv) {
   const Index m = head.features(), values = head.v.cols();
   const FeatureRows<T> phi_q(head.q, head.query_map, 0, head.normalise);
   const FeatureRows<T> phi_k(head.k, head.key_map, 0, head.normalise);
   const TimelineRows<T> v(head.v, 0, head.normalise);
   const OutputSlopes<T> slopes(out, dout, head.normalise ? normalisers : nullptr,
                                static_cast<T>(head.scale));
-  kernels::RecurrenceSweep<T> sweep;
-  sweep.length = head.k.rows();
-  sweep.tile = chunk;
-  sweep.rows = values + (head.normalise ? 1 : 0);
-  sweep.lanes = m;
-  const auto run = [&](const kernels::StepSource<T>& write, const kernels::StepSource<T>& lanes,
-                       const kernels::StepSource<T>& read, kernels::StepSink<T>& sink) {
-    sweep.write = &write, sweep.values = &lanes, sweep.read = &read, sweep.out = &sink;
-    kernels::SweepRunner<T> runner(level, sweep);
-    runner.run();
-  };
   FeatureSlopes<T> to_q(head.q, head.query_map, dq), to_k(head.k, head.key_map, dk);
-  run(v, phi_k, slopes, to_q);
-  sweep.reverse = true;
-  run(slopes, phi_q, v, to_k);
-  sweep.rows = m;
-  sweep.lanes = values;
   kernels::ViewSink<T> to_v(dv);
-  run(phi_q, slopes, phi_k, to_v);
+  parallel_for(
+      3,
+      [&](Index which) {
+        kernels::RecurrenceSweep<T> sweep;
+        sweep.length = head.k.rows();
+        sweep.tile = options.chunk;
+        sweep.rows = values + (head.normalise ? 1 : 0);
+        sweep.lanes = m;
+        sweep.reverse = which > 0;
+        if (which == 0) {
+          sweep.write = &v, sweep.values = &phi_k, sweep.read = &slopes, sweep.out = &to_q;
+        } else if (which == 1) {
+          sweep.write = &slopes, sweep.values = &phi_q, sweep.read = &v, sweep.out = &to_k;
+        } else {
+          sweep.rows = m, sweep.lanes = values;
+          sweep.write = &phi_q, sweep.values = &slopes, sweep.read = &phi_k, sweep.out = &to_v;
+        }
+        kernels::SweepRunner<T> runner(level, sweep);
+        runner.run();
+      },
+      options.threads);
 }
 
 }  // namespace attention::detail
