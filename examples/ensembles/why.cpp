@@ -122,7 +122,7 @@ Points spiral(Index rows, std::uint64_t stream, std::uint64_t seed) {
   Points points{NdArray<float, 2>({rows, 2}), {}};
   Philox rng(seed, "spiral", stream);
   for (Index i = 0; i < rows; ++i) {
-    const double t = 0.6 + 5.4 * rng.uniform(), arm = static_cast<double>(i % 2) * 3.14159265;
+    const double t = 0.6 + 8.0 * rng.uniform(), arm = static_cast<double>(i % 2) * 3.14159265;
     points.x(i, 0) = static_cast<float>(0.6 * t * std::cos(t + arm) + 0.1 * rng.normal());
     points.x(i, 1) = static_cast<float>(0.6 * t * std::sin(t + arm) + 0.1 * rng.normal());
     points.y.push_back(static_cast<std::int32_t>(i % 2));
