@@ -67,6 +67,7 @@ class Recurrences(PythonPeer):
         """(batch, heads, length, dim), log_decay (batch, heads, length)."""
         torch = self.torch
         batch, heads, length, _ = q.shape
+        size = min(size, length)
         q, k, v = (x.reshape(batch, heads, length // size, size, -1) for x in (q, k, v))
         total = log_decay.reshape(batch, heads, length // size, size).cumsum(-1)
         apart = total[..., :, None] - total[..., None, :]
@@ -321,7 +322,7 @@ def decode_cases(folder, quick):
     """One step of one sequence from its state."""
     d, n = (64, 16) if quick else (1536, 16)
     h, p = (4, 16) if quick else (24, 64)
-    heads, s = (2, 16) if quick else (32, 64)
+    heads, s = (2, 64) if quick else (32, 64)
     for run, files, work in (("selective", selective_files(folder, 1, d, n), d),
                              ("ssd", ssd_files(folder, 1, h, p, p), h * p),
                              ("rwkv6", rwkv_files(folder, "rwkv6", 1, heads, s), heads * s),
@@ -367,7 +368,7 @@ def recurrence_cases(folder, quick):
     files.add("gamma", (heads,), lambda x: 1 - 2.0 ** (-5 - numpy.arange(len(x))))
     yield from rows("retention", files, length * heads, torch,
                     against(retention_exact(files.files)), metric="ns/(step, head)")
-    length, heads, p = (128, 2, 16) if quick else (1024, 32, 64)
+    length, heads, p = (128, 2, 64) if quick else (1024, 32, 64)
     for run in ("rwkv6", "rwkv7"):
         files = rwkv_files(folder, run, length, heads, p)
         yield from rows(run, files, length * heads * p, with_ggml(torch),
