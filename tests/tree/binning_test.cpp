@@ -77,7 +77,7 @@ void expect_consistent(const tree::BinnedMatrix& m) {
       ++owners[static_cast<std::size_t>(f)];
       EXPECT_EQ(m.block_of[static_cast<std::size_t>(f)], static_cast<std::int32_t>(b));
       EXPECT_EQ(m.place_in_block[static_cast<std::size_t>(f)], static_cast<std::int32_t>(j));
-      EXPECT_EQ(block.cell_offsets[j + 1] - block.cell_offsets[j], m.cuts.bins(f) + 1);
+      EXPECT_EQ(block.cells_end(j) - block.cell_offsets[j], m.cuts.bins(f) + 1);
     }
     if (block.layout == tree::BlockLayout::dense) {
       EXPECT_LE(block.size(), 64);
