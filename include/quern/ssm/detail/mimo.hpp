@@ -43,8 +43,11 @@ struct MimoSteps {
     if (factors) f.resize({rows, states});
   }
   void set(Index row, Index state, std::complex<double> value) {
-    a(row, state) = std::complex<T>(value);
-    a_low(row, state) = std::complex<T>(value - std::complex<double>(a(row, state)));
+    // Volatile: g++ 12 at -O2 makes a vector of both parts and takes its rounding for nothing.
+    const volatile T re = static_cast<T>(value.real()), im = static_cast<T>(value.imag());
+    a(row, state) = {re, im};
+    a_low(row, state) = {static_cast<T>(value.real() - static_cast<double>(re)),
+                         static_cast<T>(value.imag() - static_cast<double>(im))};
   }
   [[nodiscard]] bool varies() const { return !f.empty(); }
 };
