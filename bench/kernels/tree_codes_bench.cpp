@@ -44,7 +44,20 @@ void codes(benchmark::State& state) {
   bench::report(state, rows, "ns/value");
 }
 
+void bytes(benchmark::State& state) {
+  constexpr std::int64_t columns = 784;
+  std::vector<float> in(64 * columns, 17.0f);
+  std::vector<std::uint8_t> out(64 * columns);
+  for (auto _ : state) {
+    const bool all = QUERN_DISPATCH(
+        tree_bytes_of_rows<std::uint8_t>(in.data(), columns, 64, columns, out.data()));
+    benchmark::DoNotOptimize(all);
+  }
+  bench::report(state, 64 * columns, "ns/value");
+}
+
 }  // namespace
 
+BENCHMARK(bytes)->Name("tree_codes/bytes");
 BENCHMARK(keys)->Name("tree_codes/keys");
 BENCHMARK(codes)->Name("tree_codes/codes")->ArgName("thresholds")->Arg(15)->Arg(48)->Arg(254);

@@ -148,5 +148,42 @@ TEST(TreeKeysOfRows, AreTheKeysOfEachValue) {
   }
 }
 
+TEST(TreeBytesOfRows, TakeWholeNumbersAndNothingElse) {
+  std::mt19937 random(6);
+  for (const std::int64_t columns : {1, 15, 16, 17, 40}) {
+    const std::int64_t row_stride = columns + 3;
+    for (const std::int64_t rows : {1, 16, 33, 64}) {
+      std::vector<float> x(static_cast<std::size_t>(rows * row_stride), -1.5f);
+      const auto at = [&](std::int64_t r, std::int64_t c) -> float& {
+        return x[static_cast<std::size_t>(r * row_stride + c)];
+      };
+      for (std::int64_t r = 0; r < rows; ++r)
+        for (std::int64_t c = 0; c < columns; ++c)
+          at(r, c) = random() % 8 == 0 ? -0.0f : static_cast<float>(random() % 256);
+      at_every_level([&] {
+        std::vector<std::uint8_t> bytes(static_cast<std::size_t>(64 * columns), 9);
+        const auto all_are_bytes = [&] {
+          return QUERN_DISPATCH(
+              tree_bytes_of_rows<std::uint8_t>(x.data(), row_stride, rows, columns, bytes.data()));
+        };
+        EXPECT_TRUE(all_are_bytes());
+        for (std::int64_t c = 0; c < columns; ++c)
+          for (std::int64_t r = 0; r < 64; ++r)
+            ASSERT_EQ(static_cast<float>(bytes[static_cast<std::size_t>(64 * c + r)]),
+                      r < rows ? at(r, c) : 0.0f);
+        const float infinity = std::numeric_limits<float>::infinity();
+        for (const float none : {-1.0f, 256.0f, 0.5f, 254.99998f, 1e-40f, 3e9f, -3e9f, infinity,
+                                 -infinity, std::numeric_limits<float>::quiet_NaN()}) {
+          float& one = at(rows - 1, columns - 1);
+          const float was = one;
+          one = none;
+          EXPECT_FALSE(all_are_bytes()) << none;
+          one = was;
+        }
+      });
+    }
+  }
+}
+
 }  // namespace
 }  // namespace quern::test::tree_codes

@@ -151,5 +151,33 @@ TEST(TreeAddLeaves, AddsInOrder) {
   }
 }
 
+TEST(TreeFullBytes, FindTheLeafByUnsignedBytes) {
+  std::mt19937 random(8);
+  std::vector<std::uint8_t> codes(4 * 64);
+  for (std::uint8_t& c : codes) c = static_cast<std::uint8_t>(random());
+  std::vector<kernels::SplitNode> nodes;
+  const auto fill = [&](const auto& self, int first, int below) -> void {
+    if (below == 0) return;
+    nodes.push_back({static_cast<std::uint32_t>(random() % 4 * 64),
+                     four(static_cast<int>(1 + random() % 255)), four(first + 1)});
+    self(self, first, below - 1);
+    self(self, first + (1 << (below - 1)), below - 1);
+  };
+  fill(fill, 0, kernels::full_tree_levels);
+  at_every_level([&] {
+    std::vector<std::uint8_t> found(64);
+    QUERN_DISPATCH(tree_full_bytes<std::uint8_t>(codes.data(), nodes.data(), 64, found.data()));
+    for (std::size_t r = 0; r < 64; ++r) {
+      std::size_t node = 0, leaf = 0;
+      for (std::size_t half = 32; half > 0; half /= 2) {
+        const bool left = codes[nodes[node].offset + r] < (nodes[node].code & 0xff);
+        leaf += left ? 0 : half;
+        node += left ? 1 : half;
+      }
+      ASSERT_EQ(found[r], leaf);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace quern::test::tree_predict

@@ -81,7 +81,7 @@ TEST(CompactForest, PredictsWhatItsTreesDo) {
   }
 }
 
-// 128 rows and more of bytes take a way of their own.
+// 256 rows and more of bytes take a way of their own.
 TEST(CompactForest, BytesPredictWhatFloatsDo) {
   const Grown g(0, true);
   const std::vector<float> got = predicted(g.forest, g.view(), 1);
@@ -90,6 +90,11 @@ TEST(CompactForest, BytesPredictWhatFloatsDo) {
     const std::vector<float> one = predicted(g.forest, {g.x.data() + 5 * r, {1, 5}}, 1);
     for (std::size_t k = 0; k < 3; ++k) EXPECT_EQ(one[k], got[static_cast<std::size_t>(3 * r) + k]);
   }
+  // Columns that lie side by side.
+  std::vector<float> turned(g.x.size());
+  for (Index r = 0; r < g.rows; ++r)
+    for (Index c = 0; c < 5; ++c) turned[static_cast<std::size_t>(c * g.rows + r)] = g.view()(r, c);
+  EXPECT_EQ(got, predicted(g.forest, {turned.data(), {g.rows, 5}, {1, g.rows}}, 1));
   // A value that is no byte, in the last row alone.
   std::vector<float> x = g.x;
   for (const float v : {-0.5f, 255.5f, 1e9f, std::numeric_limits<float>::quiet_NaN(),

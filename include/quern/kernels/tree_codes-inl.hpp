@@ -320,6 +320,106 @@ void tree_codes_missing_right(const Key* HWY_RESTRICT keys, std::int64_t rows,
   }
 }
 
+namespace tree_detail {
+
+/// One value as a byte; sets \p wrong where it is none.
+template <class Byte>
+HWY_INLINE Byte as_byte(float x, std::int32_t& wrong) {
+  std::int32_t bits = 0;
+  std::memcpy(&bits, &x, sizeof(bits));
+  const std::int32_t magnitude = bits & hwy::LimitsMax<std::int32_t>();
+  const bool in_range = magnitude == 0 || (bits > 0 && magnitude <= 0x437f0000);  // 255
+  const std::int32_t number = in_range ? static_cast<std::int32_t>(x) : 0;
+  const float back = static_cast<float>(number);
+  std::int32_t back_bits = 0;
+  std::memcpy(&back_bits, &back, sizeof(back_bits));
+  wrong |= in_range ? back_bits ^ magnitude : 1;
+  return static_cast<Byte>(number);
+}
+
+#if !QUERN_TARGET_IS_PORTABLE
+/// 16 values of a row as bytes; what is none leaves bits in \p wrong.
+template <class D, class V>
+HWY_INLINE void row_as_bytes(D d, const float* HWY_RESTRICT from, V& wrong,
+                             std::uint8_t* HWY_RESTRICT to) {
+  const hn::RebindToSigned<D> di;
+  const hn::Rebind<std::uint8_t, D> d8;
+  const auto magnitude = hn::Set(di, hwy::LimitsMax<std::int32_t>());
+  const auto beyond = hn::Set(di, ~255);
+  for (std::size_t j = 0; j < 16; j += hn::Lanes(d)) {
+    const auto x = hn::LoadU(d, from + j);
+    const auto number = hn::ConvertTo(di, x);
+    const auto back = hn::BitCast(di, hn::ConvertTo(d, number));
+    // That of -0 differs in the sign alone.
+    wrong = hn::Or(wrong, hn::And(hn::Xor(back, hn::BitCast(di, x)), magnitude));
+    wrong = hn::Or(wrong, hn::And(number, beyond));
+    hn::StoreU(hn::DemoteTo(d8, number), d8, to + j);
+  }
+}
+
+/// Transposes 16 x 16 bytes; columns c < \p columns go to to[c * stride].
+HWY_INLINE void transpose_bytes(const std::uint8_t* HWY_RESTRICT block, std::int64_t columns,
+                                std::int64_t stride, std::uint8_t* HWY_RESTRICT to) {
+  const hn::Full128<std::uint8_t> d;
+  HWY_ALIGN std::uint8_t other[256];
+  HWY_ALIGN std::uint8_t third[256];
+  // Each round turns the eight bits of a byte's place by one.
+  const auto round = [&](const std::uint8_t* HWY_RESTRICT in, std::uint8_t* HWY_RESTRICT out) {
+    for (std::size_t i = 0; i < 8; ++i) {
+      const auto a = hn::Load(d, in + 16 * i), b = hn::Load(d, in + 16 * i + 128);
+      hn::Store(hn::InterleaveLower(d, a, b), d, out + 32 * i);
+      hn::Store(hn::InterleaveUpper(d, a, b), d, out + 32 * i + 16);
+    }
+  };
+  round(block, other);
+  round(other, third);
+  round(third, other);
+  round(other, third);
+  for (std::int64_t c = 0; c < columns; ++c)
+    hn::StoreU(hn::Load(d, third + 16 * c), d, to + c * stride);
+}
+#endif
+
+}  // namespace tree_detail
+
+/// to[c * 64 + r] = x[r * row_stride + c] for r < rows <= 64 and c < columns, 0 for the other rows
+/// up to 64. Returns whether all are whole numbers of 0..255; what is none may become any byte.
+template <class Byte>
+bool tree_bytes_of_rows(const float* HWY_RESTRICT x, std::int64_t row_stride, std::int64_t rows,
+                        std::int64_t columns, Byte* HWY_RESTRICT to) {
+  static_assert(sizeof(Byte) == 1);
+#if QUERN_TARGET_IS_PORTABLE
+  std::int32_t wrong = 0;
+  for (std::int64_t r = 0; r < 64; ++r) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      to[c * 64 + r] =
+          r < rows ? tree_detail::as_byte<Byte>(x[r * row_stride + c], wrong) : Byte{0};
+  }
+  return wrong == 0;
+#else
+  const hn::CappedTag<float, 16> d;
+  const hn::RebindToSigned<decltype(d)> di;
+  auto wrong = hn::Zero(di);
+  HWY_ALIGN std::uint8_t block[256];
+  HWY_ALIGN float tail[16] = {};
+  for (std::int64_t r = 0; r < 64; r += 16) {
+    for (std::int64_t c = 0; c < columns; c += 16) {
+      const std::int64_t some = columns - c < 16 ? columns - c : 16;
+      for (std::int64_t i = 0; i < 16; ++i) {
+        const float* HWY_RESTRICT from = x + (r + i) * row_stride + c;
+        if (r + i >= rows || some < 16) {
+          for (std::int64_t j = 0; j < 16; ++j) tail[j] = r + i < rows && j < some ? from[j] : 0.0f;
+          from = tail;
+        }
+        tree_detail::row_as_bytes(d, from, wrong, block + 16 * i);
+      }
+      tree_detail::transpose_bytes(block, some, 64, to + c * 64 + r);
+    }
+  }
+  return hn::AllTrue(di, hn::Eq(wrong, hn::Zero(di)));
+#endif
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 QUERN_NAMESPACE_END

@@ -155,15 +155,15 @@ void tree_lanes(const Byte* HWY_RESTRICT codes, std::int64_t stride,
 namespace tree_detail {
 
 #if QUERN_TARGET_IS_PORTABLE
-template <class Byte>
+template <class Code, class Byte>
 void full_by_rows(const Byte* codes, const SplitNode* nodes, std::int32_t levels, std::int64_t rows,
                   Byte* leaves) {
   for (std::int64_t r = 0; r < rows; ++r) {
     std::int32_t leaf = 0;
     const SplitNode* node = nodes;
     for (std::int32_t half = 1 << (levels - 1); half > 0; half /= 2) {
-      const bool left = static_cast<std::int8_t>(codes[std::int64_t{node->offset} + r]) <
-                        static_cast<std::int8_t>(node->code);
+      const bool left =
+          static_cast<Code>(codes[std::int64_t{node->offset} + r]) < static_cast<Code>(node->code);
       leaf += left ? 0 : half;
       node += left ? 1 : half;
     }
@@ -174,14 +174,14 @@ void full_by_rows(const Byte* codes, const SplitNode* nodes, std::int32_t levels
 /// Leaves of two vectors of rows in the subtree of \p node. From below: a node chooses between what
 /// its children chose, one compare and one select, and which node a row stands at is never asked.
 template <int Levels, class D>
-HWY_INLINE void full_subtree(D d, const std::int8_t* HWY_RESTRICT codes,
+HWY_INLINE void full_subtree(D d, const hn::TFromD<D>* HWY_RESTRICT codes,
                              const SplitNode* HWY_RESTRICT node, hn::Vec<D>& a, hn::Vec<D>& b) {
   auto other_a = a, other_b = b;
   if constexpr (Levels > 1) {
     full_subtree<Levels - 1>(d, codes, node + 1, a, b);
     full_subtree<Levels - 1>(d, codes, node + (1 << (Levels - 1)), other_a, other_b);
   }
-  const std::int8_t* HWY_RESTRICT c = codes + node->offset;
+  const hn::TFromD<D>* HWY_RESTRICT c = codes + node->offset;
   const auto code = broadcast4(d, node->code);
   const auto left_a = hn::Gt(code, hn::LoadU(d, c));
   const auto left_b = hn::Gt(code, hn::LoadU(d, c + hn::Lanes(d)));
@@ -205,10 +205,10 @@ HWY_INLINE const T* launder(const T* pointer) {
   return pointer;
 }
 
-template <int Levels>
-void full_by_vectors(const std::int8_t* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
-                     std::int64_t rows, std::int8_t* HWY_RESTRICT leaves) {
-  const hn::CappedTag<std::int8_t, 32> d;  // two of them: rows are padded to 64
+template <int Levels, class Code>
+void full_by_vectors(const Code* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
+                     std::int64_t rows, Code* HWY_RESTRICT leaves) {
+  const hn::CappedTag<Code, 32> d;  // two of them: rows are padded to 64
   const std::int64_t n = static_cast<std::int64_t>(hn::Lanes(d));
   for (std::int64_t r = 0; r < rows; r += 2 * n) {
     auto a = hn::Zero(d), b = a;
@@ -227,7 +227,7 @@ template <class Byte>
 void tree_full(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
                std::int32_t levels, std::int64_t rows, Byte* HWY_RESTRICT leaves) {
 #if QUERN_TARGET_IS_PORTABLE
-  tree_detail::full_by_rows(codes, nodes, levels, rows, leaves);
+  tree_detail::full_by_rows<std::int8_t>(codes, nodes, levels, rows, leaves);
 #else
   const std::int8_t* signed_codes = reinterpret_cast<const std::int8_t*>(codes);
   std::int8_t* signed_leaves = reinterpret_cast<std::int8_t*>(leaves);
@@ -240,6 +240,18 @@ void tree_full(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nod
   } else {
     tree_detail::full_by_vectors<3>(signed_codes, nodes, rows, signed_leaves);
   }
+#endif
+}
+
+/// The same for a full tree of `full_tree_levels` levels and codes of 0..255 that compare as such:
+/// left where the column's byte is below the node's.
+template <class Byte>
+void tree_full_bytes(const Byte* HWY_RESTRICT codes, const SplitNode* HWY_RESTRICT nodes,
+                     std::int64_t rows, Byte* HWY_RESTRICT leaves) {
+#if QUERN_TARGET_IS_PORTABLE
+  tree_detail::full_by_rows<std::uint8_t>(codes, nodes, full_tree_levels, rows, leaves);
+#else
+  tree_detail::full_by_vectors<full_tree_levels>(codes, nodes, rows, leaves);
 #endif
 }
 

@@ -124,9 +124,20 @@ class BasicCompactForest {
     const std::int64_t fit = (std::int64_t{1} << 16) / (std::max)(features_, std::int64_t{1});
     return (std::clamp)(fit / 8 * 8, std::int64_t{8}, std::int64_t{256});
   }
-  /// Trees for rows of bytes; none where the rows are few or no bytes.
-  [[nodiscard]] std::vector<std::vector<detail::ByteNode>> byte_tables(MatrixView<const float> x,
-                                                                       int threads) const;
+  /// The same of bytes. The more rows, the seldomer each tree is read, but many threads want tiles.
+  [[nodiscard]] std::int64_t byte_tile_rows(std::int64_t rows) const noexcept {
+    constexpr std::int64_t group = detail::byte_group_rows;
+    const std::int64_t fit = (std::int64_t{1} << 19) / (features_ + 1);
+    return (std::clamp)((std::min)(fit, rows / 16) / group * group, group, 8 * group);
+  }
+  /// Trees for rows of bytes; none where rows are few or the first is no bytes.
+  [[nodiscard]] std::vector<detail::ByteTree> byte_trees(MatrixView<const float> x,
+                                                         int threads) const;
+  /// tile.sums (rows of the range, outputs) += the trees' leaves.
+  void sum_bytes(const std::vector<detail::ByteTree>& trees, std::int64_t rows,
+                 detail::CompactTile& tile) const;
+  void sum_keys(MatrixView<const float> x, const BlockRange& range,
+                detail::CompactTile& tile) const;
   void check_input(const char* function, MatrixView<const float> x) const;
   void add_value(const CompactTree& tree, std::uint32_t node, double* sums) const noexcept {
     const auto k = static_cast<std::size_t>(outputs_);
@@ -242,23 +253,51 @@ void BasicCompactForest<Lazy>::check_input(const char* function, MatrixView<cons
 }
 
 template <class Lazy>
-std::vector<std::vector<detail::ByteNode>> BasicCompactForest<Lazy>::byte_tables(
-    MatrixView<const float> x, int threads) const {
-  std::vector<std::vector<detail::ByteNode>> tables;
-  std::vector<std::uint8_t> row(static_cast<std::size_t>(features_));
-  // A look at the first row spares most data the rest.
-  if (x.rows() < detail::fewest_byte_rows || features_ >= (std::int64_t{1} << 23) ||
-      !detail::row_as_bytes(&x(0, 0), x.col_stride(), x.cols(), row.data()))
-    return tables;
-  tables.resize(trees_.size());
-  parallel_for(
-      size(),
-      [&](std::int64_t t) {
-        const auto i = static_cast<std::size_t>(t);
-        tables[i] = detail::byte_nodes(trees_[i].nodes);
-      },
-      threads);
-  return tables;
+std::vector<detail::ByteTree> BasicCompactForest<Lazy>::byte_trees(MatrixView<const float> x,
+                                                                   int threads) const {
+  if (x.rows() < detail::fewest_byte_rows || features_ > detail::most_byte_columns ||
+      !detail::CompactTile().read_bytes(x, {0, 1}))
+    return {};
+  const std::uint32_t classes = classes_ ? static_cast<std::uint32_t>(outputs_) : 0U;
+  return detail::byte_trees(trees_, classes, features_, threads);
+}
+
+template <class Lazy>
+void BasicCompactForest<Lazy>::sum_bytes(const std::vector<detail::ByteTree>& trees,
+                                         std::int64_t rows, detail::CompactTile& tile) const {
+  const auto k = static_cast<std::int64_t>(outputs_);
+  for (std::size_t t = 0; t < trees.size(); ++t) {
+    const CompactTree& tree = trees_[t];
+    for (std::int64_t g = 0; g < block_count(rows, detail::byte_group_rows); ++g) {
+      const BlockRange range = block_range(rows, detail::byte_group_rows, g);
+      double* sums = tile.sums.data() + range.begin * k;
+      detail::walk_byte_rows(trees[t], tree.depth, tile.group_bytes(g, features_), range.size(),
+                             [&](std::int64_t r, std::uint32_t node, std::uint32_t label) {
+                               if (label != detail::no_class) {
+                                 sums[r * k + static_cast<std::int64_t>(label)] += 1.0;
+                               } else {
+                                 add_value(tree, node, sums + r * k);
+                               }
+                             });
+    }
+  }
+}
+
+template <class Lazy>
+void BasicCompactForest<Lazy>::sum_keys(MatrixView<const float> x, const BlockRange& range,
+                                        detail::CompactTile& tile) const {
+  const auto k = static_cast<std::int64_t>(outputs_);
+  for (std::int64_t b = 0; b < block_count(range.size(), tile_rows()); ++b) {
+    const BlockRange part = block_range(range.size(), tile_rows(), b);
+    double* sums = tile.sums.data() + part.begin * k;
+    tile.read_keys(x, {range.begin + part.begin, range.begin + part.end});
+    for (const CompactTree& tree : trees_) {
+      detail::walk_key_rows(
+          tree.nodes.data(), tree.depth, tile.keys.data(), static_cast<std::size_t>(features_),
+          part.size(),
+          [&](std::int64_t r, std::uint32_t node) { add_value(tree, node, sums + r * k); });
+    }
+  }
 }
 
 template <class Lazy>
@@ -268,10 +307,9 @@ void BasicCompactForest<Lazy>::predict(MatrixView<const float> x, MatrixView<flo
   check_input(function, x);
   expect_shape(function, "out", out, {x.rows(), Index{outputs_}});
   const auto k = static_cast<std::size_t>(outputs_);
-  const auto columns = static_cast<std::size_t>(features_);
   const auto n = static_cast<double>(trees_.size());
-  const std::vector<std::vector<detail::ByteNode>> tables = byte_tables(x, threads);
-  const std::int64_t rows = tables.empty() ? tile_rows() : detail::fewest_byte_rows;
+  const std::vector<detail::ByteTree> trees = byte_trees(x, threads);
+  const std::int64_t rows = trees.empty() ? tile_rows() : byte_tile_rows(x.rows());
   std::vector<detail::CompactTile> tiles(static_cast<std::size_t>(worker_count(threads)));
   parallel_for(
       block_count(x.rows(), rows),
@@ -279,20 +317,10 @@ void BasicCompactForest<Lazy>::predict(MatrixView<const float> x, MatrixView<flo
         const BlockRange range = block_range(x.rows(), rows, b);
         detail::CompactTile& tile = tiles[static_cast<std::size_t>(this_worker())];
         tile.sums.assign(static_cast<std::size_t>(range.size()) * k, 0.0);
-        const bool bytes = !tables.empty() && tile.read_bytes(x, range);
-        if (!bytes) tile.read_keys(x, range);
-        for (std::size_t t = 0; t < trees_.size(); ++t) {
-          const CompactTree& tree = trees_[t];
-          const auto add = [&](std::int64_t r, std::uint32_t node) {
-            add_value(tree, node, tile.sums.data() + static_cast<std::size_t>(r) * k);
-          };
-          if (bytes) {
-            detail::walk_byte_rows(tables[t].data(), tree.depth, tile.bytes.data(), columns,
-                                   range.size(), add);
-          } else {
-            detail::walk_key_rows(tree.nodes.data(), tree.depth, tile.keys.data(), columns,
-                                  range.size(), add);
-          }
+        if (!trees.empty() && tile.read_bytes(x, range)) {
+          sum_bytes(trees, range.size(), tile);
+        } else {
+          sum_keys(x, range, tile);
         }
         for (std::int64_t r = 0; r < range.size(); ++r) {
           for (std::size_t o = 0; o < k; ++o)
