@@ -118,14 +118,20 @@ template <class Trees>
 }
 
 template <std::size_t Ways, std::size_t... Way>
-inline void byte_step(const ByteNode* nodes, const std::uint8_t* bytes,
-                      std::array<std::size_t, Ways>& at, std::index_sequence<Way...>) noexcept {
+inline std::size_t byte_step(const ByteNode* nodes, const std::uint8_t* bytes,
+                             std::array<std::size_t, Ways>& at,
+                             std::index_sequence<Way...>) noexcept {
+  std::size_t moved = 0;
   const auto step = [&](std::size_t way) {
     const std::uint32_t test = nodes[at[way]].test;
     const std::uint8_t byte = bytes[(test >> 8) + way];
-    at[way] = nodes[at[way]].child + (byte > static_cast<std::uint8_t>(test) ? 1U : 0U);
+    const std::size_t next =
+        nodes[at[way]].child + (byte > static_cast<std::uint8_t>(test) ? 1U : 0U);
+    moved |= next ^ at[way];
+    at[way] = next;
   };
   (step(Way), ...);
+  return moved;
 }
 
 /// use(r, node) for the leaf of every row of a group; \p depth is the tree's.
@@ -134,7 +140,7 @@ void walk_byte_rows(const ByteTree& tree, std::int32_t depth, const std::uint8_t
                     std::int64_t rows, const Use& use) {
   constexpr std::size_t ways = 8;
   constexpr auto all = std::make_index_sequence<ways>();
-  constexpr std::int32_t unchecked = 3;
+  constexpr std::int32_t unchecked = 2;
   alignas(64) std::array<std::uint8_t, byte_group_rows> leaves;
   QUERN_DISPATCH(
       tree_full_bytes<std::uint8_t>(bytes, tree.top.data(), byte_group_rows, leaves.data()));
@@ -143,11 +149,9 @@ void walk_byte_rows(const ByteTree& tree, std::int32_t depth, const std::uint8_t
     std::array<std::size_t, ways> at;
     for (std::size_t way = 0; way < ways; ++way)
       at[way] = tree.starts[leaves[static_cast<std::size_t>(r) + way]];
-    for (std::int32_t left = depth - ByteTree::levels; left > 0; left -= unchecked) {
+    for (std::int32_t left = depth - ByteTree::levels; left > 0; left -= unchecked + 1) {
       for (std::int32_t i = 0; i < unchecked; ++i) byte_step(nodes, bytes + r, at, all);
-      std::size_t moves = 0;
-      for (std::size_t way = 0; way < ways; ++way) moves |= nodes[at[way]].child ^ at[way];
-      if (moves == 0) break;
+      if (byte_step(nodes, bytes + r, at, all) == 0) break;
     }
     const auto some = static_cast<std::size_t>((std::min)(std::int64_t{ways}, rows - r));
     for (std::size_t way = 0; way < some; ++way)
