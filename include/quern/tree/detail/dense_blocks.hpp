@@ -93,7 +93,7 @@ inline FeatureBlock make_dense_block(const Cuts& cuts, const std::vector<ColumnP
       block.cell_offsets.push_back(columns[c].product ? after : next);
       (columns[c].product ? after : next) += own;
       if (products) block.factors.push_back(columns[c].product ? factor : 0);
-      factor *= own;
+      if (columns[c].product) factor *= own;
       block.default_codes.push_back(profiles[static_cast<std::size_t>(f)].default_code);
     }
     cells += columns[c].cells(cuts);
