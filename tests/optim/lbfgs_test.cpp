@@ -85,6 +85,21 @@ TEST(Lbfgs, StepsMeetStrongWolfe) {
   EXPECT_GT(steps, 10);
 }
 
+TEST(Lbfgs, ScalesOfTheValuesDoNotMatter) {
+  for (const double scale : {1e-150, 1e150}) {
+    const auto f = [&](std::span<const double> x, std::span<double> g) {
+      g[0] = 2 * scale * (x[0] - 3);
+      return scale * (x[0] - 3) * (x[0] - 3);
+    };
+    std::vector<double> x = {0};
+    const LbfgsResult r =
+        minimize_lbfgs<double>(f, std::span<double>(x), {.gradient_tolerance = 0});
+    EXPECT_NE(r.status, LbfgsStatus::iterations);
+    EXPECT_LT(r.evaluations, 100);
+    EXPECT_NEAR(x[0], 3, 1e-12) << scale;
+  }
+}
+
 TEST(Lbfgs, WallsAndBadStarts) {
   // Infinite left of 0: the search must come back.
   const auto barrier = [](std::span<const double> x, std::span<double> g) {
@@ -103,6 +118,9 @@ TEST(Lbfgs, WallsAndBadStarts) {
   EXPECT_THROW((void)minimize_lbfgs<double>(barrier, std::span<double>(x), {.curvature = 2}),
                ValueError);
   x = {1};
+  EXPECT_THROW(
+      (void)minimize_lbfgs<double>(barrier, std::span<double>(x), {.gradient_tolerance = NAN}),
+      ValueError);
   const LbfgsOptions stop{.progress = [](const Progress&) { return false; }};
   EXPECT_THROW((void)minimize_lbfgs<double>(barrier, std::span<double>(x), stop), Cancelled);
   // A linear function falls for ever: ends by its limits, not by hanging.

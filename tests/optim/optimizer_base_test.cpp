@@ -163,6 +163,27 @@ TEST(OptimizerBase, ShapesAndSharedMemoryAreRefused) {
   EXPECT_THROW((Optimizer<Sgd, float>({.accumulate = 0})), ValueError);
 }
 
+TEST(OptimizerBase, NegativeScalesClipAlike) {
+  std::vector<double> p = {0}, g = {3};
+  Optimizer<Sgd, double> o({{.values = p, .gradient = g}}, Sgd{.lr = 1},
+                           {.clip_norm = 1, .gradient_scale = -1});
+  EXPECT_DOUBLE_EQ(o.step().norm, 3);
+  EXPECT_NEAR(p[0], 1, 1e-6);
+  EXPECT_THROW((Optimizer<Sgd, double>({.threads = -5})), ValueError);
+}
+
+TEST(OptimizerBase, LoadedStatesDropWhatWasGathered) {
+  std::vector<double> p = {0}, g = {100};
+  Optimizer<Sgd, double> o({{.values = p, .gradient = g}}, Sgd{.lr = 1}, {.accumulate = 2});
+  const OptimizerState saved = o.state();
+  o.step();
+  o.load_state(saved);
+  g = {1};
+  EXPECT_FALSE(o.step().stepped);
+  EXPECT_TRUE(o.step().stepped);
+  EXPECT_DOUBLE_EQ(p[0], -1);
+}
+
 TEST(OptimizerBase, StateContinuesExactly) {
   std::vector<float> p(1000), g(1000);
   const auto fill = [&](std::uint64_t seed) {
@@ -193,6 +214,11 @@ TEST(OptimizerBase, StateContinuesExactly) {
   EXPECT_THROW(second.load_state(broken), ParseError);
   broken = saved;
   broken.words["quern.group.0.step"] = "many";
+  EXPECT_THROW(second.load_state(broken), ParseError);
+  broken.words["quern.group.0.step"] = "9223372036854775807";
+  EXPECT_THROW(second.load_state(broken), ParseError);
+  broken = saved;
+  broken.words["quern.group.0.memory.0"] = "nan";
   EXPECT_THROW(second.load_state(broken), ParseError);
 }
 

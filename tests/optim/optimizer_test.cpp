@@ -226,6 +226,9 @@ TEST(Optimizer, BadOptionsAreNamed) {
   EXPECT_NE(message(Lion{.beta2 = -0.1}).find("beta2"), std::string::npos);
   EXPECT_NE(message(Sgd{.momentum = 2}).find("momentum"), std::string::npos);
   EXPECT_NE(message(Sgd{.nesterov = true}).find("nesterov"), std::string::npos);
+  EXPECT_NE(message(Sgd{.momentum = 0.9, .dampening = 0.5, .nesterov = true})
+                .find("dampening: expected 0 with nesterov, got 0.5"),
+            std::string::npos);
   EXPECT_NE(message(Rprop{.eta_minus = 1.5}).find("eta_minus"), std::string::npos);
   EXPECT_NE(message(AdamW{.weight_decay = -1}).find("weight_decay"), std::string::npos);
   Optimizer<Sgd, float> plain({{.values = p, .gradient = g}}, Sgd{});

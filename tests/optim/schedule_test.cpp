@@ -88,6 +88,14 @@ TEST(Schedule, PlateauWaits) {
   EXPECT_EQ(up.observe(1), 1);
   EXPECT_EQ(up.observe(2), 1);
   EXPECT_DOUBLE_EQ(up.observe(1.9), 0.1);
+  // As PyTorch: no reduction raises a rate, and a relative bar is best (1 - threshold).
+  Plateau low({.lr = 0.01, .patience = 0, .lowest = 0.1});
+  (void)low.observe(1);
+  EXPECT_EQ(low.observe(1), 0.01);
+  Plateau below({.lr = 1, .patience = 0, .threshold = 0.1});
+  (void)below.observe(-1);
+  EXPECT_EQ(below.observe(-0.95), 1);
+  EXPECT_EQ(below.best(), -0.95);
 }
 
 TEST(Schedule, BadArgumentsAreRefused) {
@@ -97,6 +105,8 @@ TEST(Schedule, BadArgumentsAreRefused) {
   EXPECT_THROW((void)step_decay(0.1, 0, 0.5), ValueError);
   EXPECT_THROW((void)one_cycle({.pct_start = 1.5}), ValueError);
   EXPECT_THROW(Plateau({.factor = 1}), ValueError);
+  EXPECT_THROW(Plateau({.threshold = NAN}), ValueError);
+  EXPECT_THROW(RateSchedule(std::function<double(std::int64_t)>{}), ValueError);
   EXPECT_THROW((void)constant(1)(-1), ValueError);
 }
 

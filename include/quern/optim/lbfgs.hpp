@@ -88,7 +88,9 @@ class LbfgsMemory {
   /// Takes a pair unless its curvature is not positive.
   void push(std::span<const T> step, std::span<const T> change) {
     const double sy = dot(step.data(), change.data()), yy = dot(change.data(), change.data());
-    if (!(sy > 1e-16 * yy) || yy == 0) return;
+    const double ss = dot(step.data(), step.data());
+    // A cosine, so that no scale of the values or of x matters.
+    if (!(sy > 1e-16 * std::sqrt(ss) * std::sqrt(yy)) || yy == 0) return;
     newest_ = used_ == 0 ? 0 : (newest_ + 1) % pairs_;
     used_ = (std::min)(used_ + 1, pairs_);
     std::copy(step.begin(), step.end(), s_.begin() + offset(newest_));
@@ -202,9 +204,9 @@ class Lbfgs {
     }
     std::copy(x_.begin(), x_.end(), start_.begin());
     std::copy(gradient_.begin(), gradient_.end(), start_gradient_.begin());
-    const double first = memory_.empty() ? (std::min)(1.0, 1 / std::sqrt(-slope)) : 1;
+    const double first = memory_.empty() ? first_step(std::sqrt(-slope)) : 1;
     const double at_start = value_;
-    if (!search({0, value_, slope}, first)) {
+    if (!search({0, value_, slope}, first) || std::equal(x_.begin(), x_.end(), start_.begin())) {
       std::copy(start_.begin(), start_.end(), x_.begin());
       std::copy(start_gradient_.begin(), start_gradient_.end(), gradient_.begin());
       value_ = at_start;
@@ -218,6 +220,13 @@ class Lbfgs {
     }
     memory_.push(start_, start_gradient_);
     return true;
+  }
+
+  /// Of a search along the gradient of this length: x moves by 1, or less where that is short. A
+  /// gradient that is tiny at the start says how small the values are, not how near the minimum is.
+  [[nodiscard]] double first_step(double length) const {
+    if (length >= 1) return 1 / length;
+    return result_.iterations == 0 && length > 0 && length < 1e-8 ? 1 / length : 1;
   }
 
   LinePoint probe(double at) {
@@ -313,6 +322,12 @@ LbfgsResult minimize_lbfgs(F&& f, std::span<T> x, const LbfgsOptions& options = 
   expect_in_range(function, "memory", options.memory, 1, 1000);
   expect_in_range(function, "max_iterations", options.max_iterations, 0, 1 << 30);
   expect_in_range(function, "max_line_search", options.max_line_search, 1, 1 << 20);
+  const auto tolerance = [&](const char* name, double value) {
+    if (value >= 0) return;
+    throw ValueError(error_text(function, name, "at least 0", value));
+  };
+  tolerance("gradient_tolerance", options.gradient_tolerance);
+  tolerance("relative_tolerance", options.relative_tolerance);
   const double c1 = options.sufficient_decrease, c2 = options.curvature;
   if (!(c1 > 0 && c1 < c2 && c2 < 1)) {
     throw ValueError(error_text(function, "sufficient_decrease, curvature", "0 < c1 < c2 < 1",

@@ -42,9 +42,8 @@ struct Sgd {
     options.common(*this);
     options.fraction("momentum", momentum);
     if (!(dampening >= 0 && dampening <= 1)) options.fail("dampening", "0..1", dampening);
-    if (nesterov && (momentum == 0 || dampening != 0)) {
-      options.fail("nesterov", "momentum above 0 and dampening 0", momentum);
-    }
+    if (nesterov && momentum == 0) options.fail("momentum", "above 0 with nesterov", momentum);
+    if (nesterov && dampening != 0) options.fail("dampening", "0 with nesterov", dampening);
   }
   template <class T, class Use>
   void rule(const StepPoint& at, Use&& use) const {

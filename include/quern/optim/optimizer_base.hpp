@@ -19,6 +19,7 @@
 #include "quern/optim/state.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -71,7 +72,7 @@ class OptimizerBase {
     if (options_.clip_norm > 0 || options_.nonfinite != NonFinite::ignore) {
       const GradientSurvey seen = detail::survey(lists_, options_.threads);
       report.finite = seen.finite;
-      report.norm = seen.norm * scale;
+      report.norm = seen.norm * std::fabs(scale);  // a scale below 0 turns, no norm does
       if (!seen.finite && !tolerate()) return report;
       if (options_.clip_norm > 0) scale *= clip_factor(report.norm);
     }
@@ -153,7 +154,8 @@ class OptimizerBase {
   /// Everything but the parameters themselves and the options.
   [[nodiscard]] virtual OptimizerState state() const = 0;
   /// Continues where state() was taken: the same method, tensors, names and element types.
-  /// ParseError otherwise, and nothing changes.
+  /// Gradients that were being accumulated are dropped. ParseError otherwise, and for numbers that
+  /// are not finite or no step's; nothing changes then.
   virtual void load_state(const OptimizerState& state) = 0;
 
  protected:
@@ -247,6 +249,10 @@ class OptimizerBase {
           error_text(function, "word 'quern.groups'", std::to_string(clocks_.size()), groups));
     }
     const auto skipped = detail::word_number<std::int64_t>(state, "quern.skipped");
+    const auto counted = [](std::int64_t n) { return n >= 0 && n <= (std::int64_t{1} << 53); };
+    if (!counted(skipped)) {
+      throw ParseError(error_text(function, "word 'quern.skipped'", "0..2^53", skipped));
+    }
     std::vector<Clock> clocks(groups);
     for (std::size_t g = 0; g < groups; ++g) {
       const std::string key = "quern.group." + std::to_string(g) + ".";
@@ -256,14 +262,22 @@ class OptimizerBase {
       clock.step = detail::word_number<std::int64_t>(state, key + "step");
       clock.memory[0] = detail::word_number<double>(state, key + "memory.0");
       clock.memory[1] = detail::word_number<double>(state, key + "memory.1");
-      const bool good = is_finite_bits(clock.lr) && clock.lr >= 0 &&
-                        is_finite_bits(clock.base_lr) && clock.base_lr > 0 && clock.step >= 0;
-      if (!good)
+      const auto expect = [&](const char* word, bool good, const char* what) {
+        if (good) return;
+        const std::string name = key + word;
         throw ParseError(
-            error_text(function, "words '" + key + "…'", "rates and a step", "others"));
+            error_text(function, "word '" + name + "'", what, state.words.at(name).c_str()));
+      };
+      expect("base_lr", is_finite_bits(clock.base_lr) && clock.base_lr > 0, "a rate above 0");
+      expect("lr", is_finite_bits(clock.lr) && clock.lr >= 0, "a rate of at least 0");
+      expect("step", counted(clock.step), "0..2^53");
+      expect("memory.0", is_finite_bits(clock.memory[0]), "a finite number");
+      expect("memory.1", is_finite_bits(clock.memory[1]), "a finite number");
     }
     clocks_ = std::move(clocks);
     skipped_ = skipped;
+    gathered_ = 0;
+    clear_sums();
   }
 
   OptimizerOptions options_;
@@ -282,6 +296,9 @@ class OptimizerBase {
     at_least_zero("clip_value", options.clip_value);
     expect_finite(function, "gradient_scale", options.gradient_scale);
     expect_in_range(function, "accumulate", options.accumulate, 1, 1 << 20);
+    if (options.threads < 0) {
+      throw ValueError(error_text(function, "threads", "at least 0", options.threads));
+    }
   }
   static void check_rate(double lr) {
     if (is_finite_bits(lr) && lr >= 0) return;

@@ -36,8 +36,12 @@ namespace optim {
 /// The rate by step, from 0.
 class RateSchedule {
  public:
-  /// Any function of the step.
-  explicit RateSchedule(std::function<double(std::int64_t)> rate) : rate_(std::move(rate)) {}
+  /// Any function of the step. ValueError for an empty one.
+  explicit RateSchedule(std::function<double(std::int64_t)> rate) : rate_(std::move(rate)) {
+    if (!rate_) {
+      throw ValueError(error_text("quern::optim::RateSchedule", "rate", "a callable", "none"));
+    }
+  }
   /// ValueError for a step below 0.
   [[nodiscard]] double operator()(std::int64_t step) const {
     if (step < 0) {
@@ -252,10 +256,10 @@ struct PlateauOptions {
   double factor = 0.1;
   int patience = 10;        ///< bad observations that are borne
   double threshold = 1e-4;  ///< improvement that counts
-  bool relative = true;     ///< of the best value; else absolute
+  bool relative = true;     ///< must pass best (1 -+ threshold), as PyTorch; else absolute
   int cooldown = 0;         ///< observations after a reduction that are not judged
-  double lowest = 0;
-  bool maximise = false;  ///< higher is better
+  double lowest = 0;        ///< no reduction goes below; a rate that is lower stays
+  bool maximise = false;    ///< higher is better
 };
 
 class Plateau {
@@ -264,6 +268,7 @@ class Plateau {
     constexpr const char* function = "quern::optim::Plateau";
     detail::rate_ok(function, "lr", options.lr);
     detail::rate_ok(function, "lowest", options.lowest);
+    detail::rate_ok(function, "threshold", options.threshold);
     if (!(options.factor > 0 && options.factor < 1)) {
       throw ValueError(error_text(function, "factor", "0 < value < 1", options.factor));
     }
@@ -286,7 +291,7 @@ class Plateau {
       bad_ = 0;
     }
     if (bad_ > options_.patience) {
-      lr_ = (std::max)(lr_ * options_.factor, options_.lowest);
+      lr_ = (std::min)(lr_, (std::max)(lr_ * options_.factor, options_.lowest));
       cooling_ = options_.cooldown;
       bad_ = 0;
     }
@@ -297,10 +302,9 @@ class Plateau {
 
  private:
   [[nodiscard]] bool improves(double value) const {
-    const double sign = options_.maximise ? 1 : -1;
-    const double margin =
-        options_.relative ? options_.threshold * std::fabs(best_) : options_.threshold;
-    return sign * value > sign * best_ + margin;
+    const double margin = options_.maximise ? options_.threshold : -options_.threshold;
+    const double bar = options_.relative ? best_ * (1 + margin) : best_ + margin;
+    return options_.maximise ? value > bar : value < bar;
   }
 
   PlateauOptions options_;
