@@ -136,5 +136,12 @@ TEST(AveragePrecisionTest, Properties) {
   }));
 }
 
+TEST(AveragePrecisionRefuses, MoreHitsThanObjects) {
+  const std::vector<double> scores = {0.9, 0.8};
+  const std::vector<Verdict> hits(2, Verdict::true_positive);
+  EXPECT_THROW((void)detection::precision_recall(scores, hits, 1), ValueError);
+  EXPECT_EQ(detection::ap_all_points(detection::precision_recall(scores, hits, 2)), 1);
+}
+
 }  // namespace
 }  // namespace quern::test::average_precision

@@ -106,6 +106,10 @@ TEST(BootstrapTest, NothingAndBadInput) {
   const auto e = evaluator_of(sample(4, {.images = 8}));
   EXPECT_EQ(detection::bootstrap_ap(CocoEvaluator({1})).value, -1);
   EXPECT_THROW((void)detection::compare_ap(e, CocoEvaluator({1})), ValueError);
+  detection::CocoOptions half;
+  half.iou_thresholds = {0.5};
+  EXPECT_THROW((void)detection::compare_ap(CocoEvaluator({1}), CocoEvaluator({1}, half)),
+               ValueError);
   EXPECT_THROW((void)detection::bootstrap_ap(e, {.replicates = 0}), ValueError);
   EXPECT_THROW((void)detection::bootstrap_ap(e, {.confidence = 1.5}), ValueError);
   EXPECT_THROW((void)detection::bootstrap_ap(e, {.iou = 0.51}), ValueError);

@@ -9,6 +9,7 @@
 #include "quern/detection/box.hpp"
 #include "quern/io/npy.hpp"
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
@@ -96,6 +97,8 @@ TYPED_TEST(BoxesTest, RefusesWhatIsNoBox) {
   };
   EXPECT_THROW(throws({1, 1, 0, 2}, 4), ValueError);
   EXPECT_THROW(throws({1, 1, std::numeric_limits<T>::quiet_NaN(), 2}, 4), ValueError);
+  const T far = std::sqrt((std::numeric_limits<T>::max)()) * 2;
+  EXPECT_THROW(throws({0, 0, far, far}, 4), ValueError);
   EXPECT_THROW(throws({1, 1, 2, 2, 3}, 5), ShapeError);
   EXPECT_NO_THROW(throws({}, 4));
 }

@@ -5,6 +5,11 @@
 
 #include "quern/detection/coco_result.hpp"
 
+#include "quern/core/error.hpp"
+
+#include <string>
+#include <vector>
+
 #include <gtest/gtest.h>
 
 namespace quern::test::coco_result {
@@ -53,12 +58,34 @@ TEST(CocoResultTest, MeansOfSelections) {
 
 TEST(CocoResultTest, NothingIsMinusOne) {
   const CocoResult r = result();
-  EXPECT_EQ(r.average_recall({.iou = 0.6}), -1);
-  EXPECT_EQ(r.average_recall({.area = "huge"}), -1);
-  EXPECT_EQ(r.average_recall({.limit = std::size_t{2}}), -1);
   EXPECT_EQ(r.average_recall({.classes = std::vector<std::size_t>{}}), -1);
   EXPECT_EQ(r.class_precision(1, {}, "small"), -1);
-  EXPECT_EQ(r.class_precision(7), -1);
+}
+
+TEST(CocoResultTest, WhatWasNotEvaluatedIsNamed) {
+  CocoResult r = result();
+  const auto message = [&](const detection::CocoSelect& select) -> std::string {
+    try {
+      (void)r.average_recall(select);
+    } catch (const ValueError& e) {
+      return e.what();
+    }
+    return "none";
+  };
+  EXPECT_EQ(message({.iou = 0.6}),
+            "quern::detection::CocoResult: iou: expected one of 0.5, 0.75, got 0.6");
+  EXPECT_EQ(message({.area = "huge"}),
+            "quern::detection::CocoResult: area: expected one of all, small, got huge");
+  EXPECT_NE(message({.limit = std::size_t{2}}).find("limit: expected a place below 2, got 2"),
+            std::string::npos);
+  EXPECT_THROW((void)r.class_precision(7), ValueError);
+  // A threshold as it is written, though NumPy's is another by a bit; and the first area is main.
+  const double all = r.average_precision(), strict = r.average_recall({.iou = 0.75});
+  r.options.iou_thresholds[1] = 0.7500000000000001;
+  r.options.areas[0].name = "whole";
+  EXPECT_EQ(r.average_recall({.iou = 0.75}), strict);
+  EXPECT_EQ(r.average_precision(), all);
+  EXPECT_EQ(detection::coco_stats(r)[0].value, all);
 }
 
 TEST(CocoResultTest, NamesOfTheNumbers) {

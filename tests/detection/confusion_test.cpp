@@ -9,6 +9,7 @@
 
 #include "sample.hpp"
 
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -81,6 +82,8 @@ TEST(ConfusionTest, EveryObjectAndDetectionIsCountedOnce) {
 
 TEST(ConfusionTest, Refuses) {
   EXPECT_THROW((void)detection::confusion_matrix(scene(), {}, {.iou_threshold = 2}), ValueError);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW((void)detection::confusion_matrix(scene(), {}, {.min_score = nan}), ValueError);
   std::vector<Detection> bad = {at(0, 9, 0.9)};
   EXPECT_THROW((void)detection::confusion_matrix(scene(), bad), ValueError);
   bad = {at(0, 1, 0.9)};

@@ -11,6 +11,7 @@
 
 #include "sample.hpp"
 
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -106,6 +107,9 @@ TEST(MatchingTest, NothingAndBadInput) {
   EXPECT_THROW((void)detection::match_coco(m, 0.5, {.crowd = one}), ShapeError);
   EXPECT_THROW((void)detection::match_voc(m, 0.5, VocCompare::at_least, {.ignored = one}),
                ShapeError);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW((void)detection::match_voc(m, nan), ValueError);
+  EXPECT_THROW((void)detection::match_coco(m, nan), ValueError);
   const auto none = detection::match_coco({iou.data(), {2, 0}}, 0.5);
   EXPECT_EQ(none.truth, (std::vector<std::int32_t>{-1, -1}));
   EXPECT_EQ(detection::match_voc({iou.data(), {2, 0}}, 0.5).truth, none.truth);

@@ -105,6 +105,10 @@ TYPED_TEST(NmsTest, Refuses) {
   Case<T> c = random_case<T>(3, 1);
   EXPECT_THROW((void)detection::nms<T>(c.view(), std::span<const T>(c.scores).first(2)),
                ShapeError);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::span<const T> scores(c.scores);
+  EXPECT_THROW((void)detection::soft_nms<T>(c.view(), scores, {.iou_threshold = nan}), ValueError);
+  EXPECT_THROW((void)detection::soft_nms<T>(c.view(), scores, {.min_score = nan}), ValueError);
   c.scores[1] = std::numeric_limits<T>::quiet_NaN();
   EXPECT_THROW((void)detection::nms<T>(c.view(), std::span<const T>(c.scores)), ValueError);
 }

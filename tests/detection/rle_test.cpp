@@ -111,6 +111,7 @@ TEST(RleTest, Refuses) {
   const Rle bad{2, 2, {3}}, small_mask{2, 2, {4}}, large{2, 3, {6}};
   EXPECT_THROW((void)detection::decode(bad), ShapeError);
   EXPECT_THROW((void)detection::iou(small_mask, large), ShapeError);
+  EXPECT_THROW((void)detection::iou(bad, small_mask), ShapeError);
   EXPECT_THROW((void)detection::merge({}, MaskMerge::any), ShapeError);
 }
 

@@ -148,6 +148,16 @@ TEST(VocEvalTest, Refuses) {
   std::vector<VocTruth> truths = worked_truths;
   truths[0].box.x2 = -5;
   EXPECT_THROW((void)detection::evaluate_voc(truths, worked_detections), ValueError);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW(
+      (void)detection::evaluate_voc(worked_truths, worked_detections, {.iou_threshold = nan}),
+      ValueError);
+  detection::CocoDataset data;
+  data.images.resize(1);
+  data.categories.resize(1);
+  const std::vector<detection::Detection> elsewhere = {{.image = 7}}, other = {{.category = 7}};
+  EXPECT_THROW((void)detection::evaluate_voc(data, elsewhere), ValueError);
+  EXPECT_THROW((void)detection::evaluate_voc(data, other), ValueError);
   EXPECT_TRUE(detection::evaluate_voc({}, {}).empty());
   EXPECT_EQ(detection::evaluate_voc(worked_truths, {})[0].ap_all_points, 0);
 }

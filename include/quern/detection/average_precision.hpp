@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <string>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -39,13 +40,14 @@ struct PrecisionRecall {
 };
 
 /// The curve of detections in any order; among equal scores the earlier one comes first. Recall is
-/// 0 where there is no object. ShapeError for lengths that differ, ValueError for a NaN score.
+/// 0 where there is no object. ShapeError for lengths that differ, ValueError for a NaN score
+/// and for more true positives than objects.
 [[nodiscard]] inline PrecisionRecall precision_recall(std::span<const double> scores,
                                                       std::span<const Verdict> verdicts,
                                                       std::int64_t positives) {
   static constexpr const char* function = "quern::detection::precision_recall";
   expect_size(function, "verdicts", static_cast<Index>(verdicts.size()),
-              static_cast<Index>(scores.size()), "one a score");
+              static_cast<Index>(scores.size()), "verdicts, one a score");
   for (const double s : scores) {
     if (is_nan_bits(s)) throw ValueError(error_text(function, "scores", "numbers", "NaN"));
   }
@@ -53,6 +55,12 @@ struct PrecisionRecall {
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](std::size_t a, std::size_t b) { return scores[a] > scores[b]; });
+  const auto hits = std::count(verdicts.begin(), verdicts.end(), Verdict::true_positive);
+  if (positives < hits) {
+    throw ValueError(error_text(function, "positives",
+                                "at least the " + std::to_string(hits) + " true positives",
+                                positives));
+  }
   PrecisionRecall curve;
   curve.positives = positives;
   for (const std::size_t i : order) {

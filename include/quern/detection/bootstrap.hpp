@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -210,15 +211,29 @@ inline Interval interval_of(double value, std::vector<double> samples, double co
   return detail::interval_of(value, std::move(samples), options.confidence);
 }
 
-/// Two detectors on the same images. ValueError when the images differ.
+/// Two detectors on the same images. ValueError when the images, or the options that AP is made by,
+/// differ.
 [[nodiscard]] inline PairedComparison compare_ap(const CocoEvaluator& first,
                                                  const CocoEvaluator& second,
                                                  const BootstrapOptions& options = {}) {
   detail::check_bootstrap(options);
+  const CocoOptions &x = first.options(), &y = second.options();
+  if (!options.iou && x.iou_thresholds != y.iou_thresholds) {
+    throw ValueError(error_text("quern::detection::compare_ap", "second",
+                                "the thresholds " + detail::list_text(x.iou_thresholds),
+                                detail::list_text(y.iou_thresholds)));
+  }
+  if (x.recall_levels != y.recall_levels || x.areas[0].low != y.areas[0].low ||
+      x.areas[0].high != y.areas[0].high || x.max_detections.back() != y.max_detections.back()) {
+    throw ValueError(error_text("quern::detection::compare_ap", "second",
+                                "the first one's recall levels, first area and last limit",
+                                "some that differ"));
+  }
   const detail::WeightedAp a(first, options.iou), b(second, options.iou);
   if (a.images() != b.images()) {
     throw ValueError(error_text("quern::detection::compare_ap", "second",
-                                "the same images as the first", "others"));
+                                "the same images as the first",
+                                std::to_string(b.images().size()) + " of which some differ"));
   }
   const std::size_t n = static_cast<std::size_t>(first.images());
   const std::vector<std::uint32_t> once(n, 1);

@@ -74,9 +74,11 @@ class PlanesOf {
     const T w = corners ? u - x + pixel : u, h = corners ? v - y + pixel : v;
     const bool finite =
         is_finite_bits(x) && is_finite_bits(y) && is_finite_bits(u) && is_finite_bits(v);
-    if (!finite || w < 0 || h < 0) {
-      throw ValueError(error_text(function, argument, "finite boxes of sizes that are not negative",
-                                  "another in row " + std::to_string(i)));
+    if (!finite || w < 0 || h < 0 || !is_finite_bits(w * h)) {
+      throw ValueError(
+          error_text(function, argument, "boxes of finite numbers and areas, and no size below 0",
+                     std::to_string(x) + " " + std::to_string(y) + " " + std::to_string(u) + " " +
+                         std::to_string(v) + " in row " + std::to_string(i)));
     }
     values_[i] = x;
     values_[n_ + i] = y;
@@ -95,7 +97,7 @@ class PlanesOf {
 /// out(i, j) = measure(a(i, :), b(j, :)); a is (n, 4), b (m, 4), out (n, m) with unit stride along
 /// its rows. Boxes that only touch or have no area have IoU 0. `crowd` (m entries or none, for iou
 /// only): where it is not 0, IoU is the intersection over the area of a's box. ShapeError for other
-/// shapes, ValueError for numbers that are not finite and negative sizes.
+/// shapes, ValueError for numbers that are not finite, areas that overflow T, and negative sizes.
 template <std::floating_point T>
 void box_overlaps(BoxMeasure measure, const NdView<const T, 2>& a, const NdView<const T, 2>& b,
                   const NdView<T, 2>& out, const BoxOptions& options = {},
@@ -110,7 +112,8 @@ void box_overlaps(BoxMeasure measure, const NdView<const T, 2>& a, const NdView<
   }
   std::vector<T> flags(crowd.begin(), crowd.end());
   if (!crowd.empty()) {
-    expect_size(function, "crowd", static_cast<Index>(crowd.size()), cols.size(), "one a box of b");
+    expect_size(function, "crowd", static_cast<Index>(crowd.size()), cols.size(),
+                "flags, one a box of b");
     if (measure != BoxMeasure::iou) {
       throw ValueError(error_text(function, "crowd", "none but for iou", crowd.size()));
     }

@@ -88,7 +88,7 @@ class CocoEvaluator {
   void merge(const CocoEvaluator& other) {
     if (setting() != other.setting() || categories() != other.categories()) {
       throw ValueError(error_text("quern::detection::CocoEvaluator::merge", "other",
-                                  "the same classes and options", "others"));
+                                  "the same classes and options", "ones that differ"));
     }
     for (const auto& image : other.records_.images) {
       if (seen_.contains(image.id)) throw twice(image.id);
@@ -260,7 +260,7 @@ inline void CocoEvaluator::merge_bytes(std::span<const std::byte> bytes) {
   in.expect("detection.coco", 1);
   if (in.array<double>("setting") != setting() ||
       in.array<std::int64_t>("categories") != categories()) {
-    throw ValueError(error_text(name, "bytes", "the same classes and options", "others"));
+    throw ValueError(error_text(name, "bytes", "the same classes and options", "ones that differ"));
   }
   CocoEvaluator other(categories(), o_);
   detail::CocoRecords& r = other.records_;

@@ -13,7 +13,10 @@
 #include "quern/detection/keypoints.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -73,6 +76,25 @@ struct CocoOptions {
   }
 };
 
+namespace detail {
+
+/// Place of a threshold, to within 1e-9 (NumPy's 0.9 is 0.8999999999999999); past the last when
+/// there is none.
+inline std::size_t place_of_threshold(const CocoOptions& o, double iou) {
+  std::size_t t = 0;
+  while (t < o.iou_thresholds.size() && !(std::fabs(o.iou_thresholds[t] - iou) <= 1e-9)) ++t;
+  return t;
+}
+/// "0.5, 0.75": numbers as a message lists them.
+template <class T>
+std::string list_text(const std::vector<T>& values) {
+  std::ostringstream text;
+  for (std::size_t i = 0; i < values.size(); ++i) text << (i > 0 ? ", " : "") << values[i];
+  return text.str();
+}
+
+}  // namespace detail
+
 /// ValueError for options that mean nothing.
 inline void check_options(const CocoOptions& o) {
   static constexpr const char* function = "quern::detection::CocoOptions";
@@ -84,11 +106,13 @@ inline void check_options(const CocoOptions& o) {
   numbers("iou_thresholds", o.iou_thresholds, 0, 1);
   numbers("recall_levels", o.recall_levels, 0, 1);
   if (!std::is_sorted(o.recall_levels.begin(), o.recall_levels.end())) {
-    throw ValueError(error_text(function, "recall_levels", "ascending ones", "others"));
+    throw ValueError(error_text(function, "recall_levels", "ascending ones",
+                                detail::list_text(o.recall_levels)));
   }
   if (o.max_detections.empty() || o.max_detections.front() < 0 ||
       !std::is_sorted(o.max_detections.begin(), o.max_detections.end())) {
-    throw ValueError(error_text(function, "max_detections", "ascending numbers >= 0", "others"));
+    throw ValueError(error_text(function, "max_detections", "ascending numbers >= 0",
+                                detail::list_text(o.max_detections)));
   }
   if (o.areas.empty() || o.areas.size() > 32) {
     throw ValueError(error_text(function, "areas", "1..32 ranges", o.areas.size()));

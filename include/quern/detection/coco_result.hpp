@@ -21,6 +21,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -28,10 +29,10 @@ namespace detection {
 
 /// Which entries a mean is taken over.
 struct CocoSelect {
-  std::optional<double> iou{};  ///< one threshold, exactly; none: all
+  std::optional<double> iou{};  ///< one threshold, to within 1e-9; none: all
   std::optional<std::vector<std::size_t>>
-      classes{};  ///< places in CocoResult::categories; none: all
-  std::string_view area = "all";
+      classes{};                       ///< places in CocoResult::categories; none: all
+  std::string_view area = {};          ///< a name in CocoOptions::areas; none: the first
   std::optional<std::size_t> limit{};  ///< place in max_detections; none: the last
 };
 
@@ -51,7 +52,17 @@ struct CocoResult {
   std::int64_t images = 0;
   std::int64_t detections = 0;  ///< that were looked at
 
-  /// Mean precision over the selection's entries that are not -1; -1 when there is none.
+  /// Whether the selection's threshold, classes, area and limit are there.
+  [[nodiscard]] bool has(const CocoSelect& select) const {
+    const auto known = [&](std::size_t k) { return k < categories.size(); };
+    return (!select.iou || threshold_of(select) < options.iou_thresholds.size()) &&
+           (!select.classes ||
+            std::all_of(select.classes->begin(), select.classes->end(), known)) &&
+           area_of(select) < options.areas.size() &&
+           limit_of(select) < options.max_detections.size();
+  }
+  /// Mean precision over the selection's entries that are not -1; -1 when there is none. ValueError
+  /// for a threshold, a class, an area or a limit that is none of those evaluated.
   [[nodiscard]] double average_precision(const CocoSelect& select = {}) const {
     return mean(select, true);
   }
@@ -61,17 +72,51 @@ struct CocoResult {
   }
   /// Average precision of one class.
   [[nodiscard]] double class_precision(std::size_t k, std::optional<double> iou = {},
-                                       std::string_view area = "all") const {
+                                       std::string_view area = {}) const {
     return average_precision({.iou = iou, .classes = std::vector<std::size_t>{k}, .area = area});
   }
 
  private:
-  [[nodiscard]] std::vector<std::size_t> thresholds_of(const CocoSelect& select) const {
-    std::vector<std::size_t> found;
-    for (std::size_t t = 0; t < options.iou_thresholds.size(); ++t) {
-      if (!select.iou || options.iou_thresholds[t] == *select.iou) found.push_back(t);
+  [[nodiscard]] std::size_t threshold_of(const CocoSelect& select) const {
+    return detail::place_of_threshold(options, *select.iou);
+  }
+  [[nodiscard]] std::size_t area_of(const CocoSelect& select) const {
+    std::size_t area = 0;
+    if (select.area.empty()) return area;
+    while (area < options.areas.size() && options.areas[area].name != select.area) ++area;
+    return area;
+  }
+  [[nodiscard]] std::size_t limit_of(const CocoSelect& select) const {
+    return select.limit.value_or(options.max_detections.size() - 1);
+  }
+  /// Throws what has() says is not there.
+  void check(const CocoSelect& select) const {
+    static constexpr const char* function = "quern::detection::CocoResult";
+    if (has(select)) return;
+    if (select.iou && threshold_of(select) == options.iou_thresholds.size()) {
+      throw ValueError(error_text(
+          function, "iou", "one of " + detail::list_text(options.iou_thresholds), *select.iou));
     }
-    return found;
+    if (area_of(select) == options.areas.size()) {
+      std::vector<std::string> names;
+      for (const AreaRange& a : options.areas) names.push_back(a.name);
+      throw ValueError(error_text(function, "area", "one of " + detail::list_text(names),
+                                  std::string(select.area)));
+    }
+    const std::size_t limits = options.max_detections.size();
+    if (limit_of(select) >= limits) {
+      throw ValueError(
+          error_text(function, "limit", "a place below " + std::to_string(limits), *select.limit));
+    }
+    const auto worst = std::max_element(select.classes->begin(), select.classes->end());
+    throw ValueError(error_text(function, "classes",
+                                "places below " + std::to_string(categories.size()), *worst));
+  }
+  [[nodiscard]] std::vector<std::size_t> thresholds_of(const CocoSelect& select) const {
+    if (select.iou) return {threshold_of(select)};
+    std::vector<std::size_t> all(options.iou_thresholds.size());
+    for (std::size_t t = 0; t < all.size(); ++t) all[t] = t;
+    return all;
   }
   [[nodiscard]] std::vector<std::size_t> classes_of(const CocoSelect& select) const {
     if (select.classes) return *select.classes;
@@ -81,11 +126,8 @@ struct CocoResult {
   }
 
   [[nodiscard]] double mean(const CocoSelect& select, bool of_precision) const {
-    std::size_t area = 0;
-    while (area < options.areas.size() && options.areas[area].name != select.area) ++area;
-    const std::size_t limit = select.limit.value_or(options.max_detections.size() - 1);
-    if (area == options.areas.size() || limit >= options.max_detections.size()) return -1;
-    const Index a = static_cast<Index>(area), m = static_cast<Index>(limit);
+    check(select);
+    const Index a = static_cast<Index>(area_of(select)), m = static_cast<Index>(limit_of(select));
     const std::vector<std::size_t> chosen = classes_of(select);
     double sum = 0;
     std::int64_t count = 0;
@@ -97,7 +139,6 @@ struct CocoResult {
     for (const std::size_t threshold : thresholds_of(select)) {
       const Index t = static_cast<Index>(threshold);
       for (const std::size_t place : chosen) {
-        if (place >= categories.size()) continue;
         const Index k = static_cast<Index>(place);
         if (!of_precision) {
           take(recall(t, k, a, m));
@@ -129,6 +170,13 @@ inline std::size_t limit_of_stats(const CocoOptions& o) {
   return o.max_detections.size() - 1;
 }
 
+/// A number of a table: -1 where its threshold, area or limit was not evaluated.
+inline double stat_of(const CocoResult& result, CocoSelect select, bool precision) {
+  if (select.area.empty() && result.has({.area = "all"})) select.area = "all";
+  if (!result.has(select)) return -1;
+  return precision ? result.average_precision(select) : result.average_recall(select);
+}
+
 }  // namespace detail
 
 /// The numbers of COCO's table in its order: boxes and masks AP, AP50, AP75, APs, APm, APl, AR at
@@ -139,11 +187,11 @@ inline std::size_t limit_of_stats(const CocoOptions& o) {
   const std::size_t at = detail::limit_of_stats(result.options);
   const auto ap = [&](CocoSelect s) {
     s.limit = at;
-    return result.average_precision(s);
+    return detail::stat_of(result, std::move(s), true);
   };
   const auto ar = [&](CocoSelect s) {
     if (!s.limit) s.limit = at;
-    return result.average_recall(s);
+    return detail::stat_of(result, std::move(s), false);
   };
   const std::vector<std::int64_t>& limits = result.options.max_detections;
   std::vector<CocoStat> stats = {
@@ -160,7 +208,7 @@ inline std::size_t limit_of_stats(const CocoOptions& o) {
   }
   if (result.options.compat) {
     // There the first number alone is looked for at 100 detections.
-    stats[0].value = result.average_precision({.limit = detail::place_of_limit(limits, 100)});
+    stats[0].value = detail::stat_of(result, {.limit = detail::place_of_limit(limits, 100)}, true);
   }
   stats.push_back({"APs", ap({.area = "small"})});
   stats.push_back({"APm", ap({.area = "medium"})});
@@ -180,8 +228,8 @@ inline std::size_t limit_of_stats(const CocoOptions& o) {
 /// ARm, ARl.
 [[nodiscard]] inline std::vector<CocoStat> lvis_stats(const CocoResult& result,
                                                       std::span<const Category> categories) {
-  const auto ap = [&](const CocoSelect& s) { return result.average_precision(s); };
-  const auto ar = [&](const CocoSelect& s) { return result.average_recall(s); };
+  const auto ap = [&](const CocoSelect& s) { return detail::stat_of(result, s, true); };
+  const auto ar = [&](const CocoSelect& s) { return detail::stat_of(result, s, false); };
   std::vector<CocoStat> stats = {{"AP", ap({})},
                                  {"AP50", ap({.iou = 0.5})},
                                  {"AP75", ap({.iou = 0.75})},

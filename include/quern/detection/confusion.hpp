@@ -105,6 +105,9 @@ class ConfusionCounter {
                                                 const ConfusionOptions& options = {}) {
   static constexpr const char* function = "quern::detection::confusion_matrix";
   expect_in_range(function, "iou_threshold", options.iou_threshold, 0.0, 1.0);
+  if (is_nan_bits(options.min_score)) {
+    throw ValueError(error_text(function, "min_score", "a number", "NaN"));
+  }
   const IdIndex classes = detail::classes_of(data);
   const Index n = static_cast<Index>(classes.size()) + 1;
   Confusion c{classes.ids(), NdArray<std::int64_t, 2>({n, n})};

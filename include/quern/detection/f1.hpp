@@ -29,12 +29,11 @@ struct MacroF1 {
 
 namespace detail {
 
-/// Place of a threshold; ValueError when it was not evaluated.
+/// Place of a threshold, to within 1e-9; ValueError when it was not evaluated.
 inline std::size_t threshold_place(const char* function, const CocoOptions& o, double iou) {
-  for (std::size_t t = 0; t < o.iou_thresholds.size(); ++t) {
-    if (o.iou_thresholds[t] == iou) return t;
-  }
-  throw ValueError(error_text(function, "iou", "one of the evaluated thresholds", iou));
+  const std::size_t t = place_of_threshold(o, iou);
+  if (t < o.iou_thresholds.size()) return t;
+  throw ValueError(error_text(function, "iou", "one of " + list_text(o.iou_thresholds), iou));
 }
 
 /// Matched and not ignored, in the first area.

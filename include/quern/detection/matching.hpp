@@ -71,7 +71,7 @@ namespace detail {
 inline std::vector<std::uint8_t> flags_or_zero(const char* function, const char* argument,
                                                std::span<const std::uint8_t> flags, Index truths) {
   if (flags.empty()) return std::vector<std::uint8_t>(static_cast<std::size_t>(truths), 0);
-  expect_size(function, argument, static_cast<Index>(flags.size()), truths, "one an object");
+  expect_size(function, argument, static_cast<Index>(flags.size()), truths, "flags, one an object");
   return {flags.begin(), flags.end()};
 }
 
@@ -84,6 +84,7 @@ inline std::vector<std::uint8_t> flags_or_zero(const char* function, const char*
 [[nodiscard]] inline Matches match_coco(const NdView<const double, 2>& iou, double threshold,
                                         const TruthFlags& flags = {}) {
   static constexpr const char* function = "quern::detection::match_coco";
+  expect_finite(function, "threshold", threshold);
   const auto ignored = detail::flags_or_zero(function, "ignored", flags.ignored, iou.cols());
   const auto crowd = detail::flags_or_zero(function, "crowd", flags.crowd, iou.cols());
   const std::size_t n = static_cast<std::size_t>(iou.rows()), m = ignored.size();
@@ -122,6 +123,7 @@ enum class VocCompare : std::uint8_t { at_least, above };
                                        VocCompare compare = VocCompare::at_least,
                                        const TruthFlags& flags = {}) {
   static constexpr const char* function = "quern::detection::match_voc";
+  expect_finite(function, "threshold", threshold);
   const auto difficult = detail::flags_or_zero(function, "ignored", flags.ignored, iou.cols());
   const std::size_t n = static_cast<std::size_t>(iou.rows());
   std::vector<std::uint8_t> taken(difficult.size(), 0);

@@ -55,9 +55,11 @@ namespace detail {
 template <class T>
 void check_nms(const char* function, const NdView<const T, 2>& boxes, std::span<const T> scores,
                std::span<const std::int64_t> labels) {
-  expect_size(function, "scores", static_cast<Index>(scores.size()), boxes.rows(), "one a box");
+  expect_size(function, "scores", static_cast<Index>(scores.size()), boxes.rows(),
+              "values, one a box");
   if (!labels.empty()) {
-    expect_size(function, "labels", static_cast<Index>(labels.size()), boxes.rows(), "one a box");
+    expect_size(function, "labels", static_cast<Index>(labels.size()), boxes.rows(),
+                "values, one a box");
   }
   for (const T s : scores) {
     if (is_nan_bits(s)) throw ValueError(error_text(function, "scores", "numbers", "NaN"));
@@ -147,6 +149,10 @@ template <std::floating_point T>
   static constexpr const char* function = "quern::detection::soft_nms";
   detail::check_nms(function, boxes, scores, labels);
   if (!(options.sigma > 0)) throw ValueError(error_text(function, "sigma", "> 0", options.sigma));
+  expect_finite(function, "iou_threshold", options.iou_threshold);
+  if (is_nan_bits(options.min_score)) {
+    throw ValueError(error_text(function, "min_score", "a number", "NaN"));
+  }
   const detail::PlanesOf<T> planes(function, "boxes", boxes, options.boxes, false);
   const T pixel = options.boxes.pixel ? T(1) : T(0);
   const T least = static_cast<T>(options.min_score);

@@ -119,9 +119,10 @@ inline std::uint64_t end_of_set(const Rle& mask) noexcept {
   return inter;
 }
 
-/// IoU of two masks of one size, 0 when nothing is common; for a crowd as second mask intersection
-/// over the area of the first. ShapeError for sizes that differ.
-[[nodiscard]] inline double iou(const Rle& detection, const Rle& truth, bool crowd = false) {
+namespace detail {
+
+/// iou() of masks that are known to fill their images.
+inline double mask_iou(const Rle& detection, const Rle& truth, bool crowd) {
   if (detection.height != truth.height || detection.width != truth.width) {
     throw ShapeError(error_text(
         "quern::detection::iou", "truth",
@@ -133,6 +134,17 @@ inline std::uint64_t end_of_set(const Rle& mask) noexcept {
   const std::uint64_t first = area(detection);
   const std::uint64_t both = crowd ? first : first + area(truth) - inter;
   return static_cast<double>(inter) / static_cast<double>(both);
+}
+
+}  // namespace detail
+
+/// IoU of two masks of one size, 0 when nothing is common; for a crowd as second mask intersection
+/// over the area of the first. ShapeError for sizes that differ, and for runs that do not fill
+/// them.
+[[nodiscard]] inline double iou(const Rle& detection, const Rle& truth, bool crowd = false) {
+  check_rle("quern::detection::iou", "detection", detection);
+  check_rle("quern::detection::iou", "truth", truth);
+  return detail::mask_iou(detection, truth, crowd);
 }
 
 namespace detail {
@@ -170,7 +182,10 @@ inline Rle merge_two(const Rle& a, const Rle& b, MaskMerge how) {
   for (const Rle& m : masks) {
     check_rle(function, "masks", m);
     if (m.height != masks[0].height || m.width != masks[0].width) {
-      throw ShapeError(error_text(function, "masks", "masks of one size", "another"));
+      throw ShapeError(error_text(function, "masks", "masks of one size",
+                                  std::to_string(m.height) + " x " + std::to_string(m.width) +
+                                      " after " + std::to_string(masks[0].height) + " x " +
+                                      std::to_string(masks[0].width)));
     }
   }
   Rle out = masks[0];

@@ -81,7 +81,9 @@ inline void check_voc_box(const char* argument, const CornerBox& b, bool pixel) 
       is_finite_bits(b.x1) && is_finite_bits(b.y1) && is_finite_bits(b.x2) && is_finite_bits(b.y2);
   if (finite && b.x2 - b.x1 + one >= 0 && b.y2 - b.y1 + one >= 0) return;
   throw ValueError(error_text("quern::detection::evaluate_voc", argument,
-                              "finite boxes of sizes that are not negative", "another"));
+                              "finite boxes of sizes that are not negative",
+                              "x1 " + std::to_string(b.x1) + " y1 " + std::to_string(b.y1) +
+                                  " x2 " + std::to_string(b.x2) + " y2 " + std::to_string(b.y2)));
 }
 
 /// What one class of one image holds, as places in the inputs.
@@ -98,6 +100,7 @@ struct VocGroup {
 [[nodiscard]] inline std::vector<VocClass> evaluate_voc(std::span<const VocTruth> truths,
                                                         std::span<const VocDetection> detections,
                                                         const VocOptions& options = {}) {
+  expect_finite("quern::detection::evaluate_voc", "iou_threshold", options.iou_threshold);
   std::map<std::int64_t, std::map<std::int64_t, detail::VocGroup>> groups;
   for (std::size_t i = 0; i < truths.size(); ++i) {
     detail::check_voc_box("truths", truths[i].box, options.pixel);
@@ -153,18 +156,34 @@ struct VocGroup {
 }
 
 /// The same of a data set; objects of `ignore` or `crowd` are the difficult ones. Classes without
-/// objects and detections are left out. (A template, so that {} means the lists above.)
+/// objects and detections are left out. (A template, so that {} means the lists above.) ValueError
+/// also for images and classes that the data set does not have.
 template <std::same_as<CocoDataset> Data>
 [[nodiscard]] std::vector<VocClass> evaluate_voc(const Data& data,
                                                  std::span<const Detection> detections,
                                                  const VocOptions& options = {}) {
   const auto corners = [](const Box& b) { return CornerBox{b.x, b.y, b.x + b.w, b.y + b.h}; };
+  const auto ids = [](const auto& list) {
+    std::vector<std::int64_t> found;
+    for (const auto& each : list) found.push_back(each.id);
+    return IdIndex(std::move(found));
+  };
+  const IdIndex images = ids(data.images), classes = ids(data.categories);
+  const auto check = [&](const char* argument, std::int64_t image, std::int64_t category) {
+    const bool known = images.find(image) >= 0;
+    if (known && classes.find(category) >= 0) return;
+    throw ValueError(error_text("quern::detection::evaluate_voc", argument,
+                                known ? "classes of the data set" : "images of the data set",
+                                known ? category : image));
+  };
   std::vector<VocTruth> truths;
   for (const Truth& t : data.truths) {
+    check("truths", t.image, t.category);
     truths.push_back({t.image, t.category, corners(t.box), t.ignore || t.crowd});
   }
   std::vector<VocDetection> found;
   for (const Detection& d : detections) {
+    check("detections", d.image, d.category);
     found.push_back({d.image, d.category, d.score, corners(d.box)});
   }
   return evaluate_voc(truths, found, options);

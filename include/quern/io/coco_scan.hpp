@@ -147,7 +147,7 @@ class CocoScan {
   static std::uint32_t side(JsonScan& json) {
     const std::size_t at = json.next_offset();
     const std::int64_t n = json.integer();
-    if (n < 0 || n > 0x7fffffff) json.fail_at(at, "a size that is none");
+    if (n < 0 || n > 0x7fffffff) json.fail_at(at, "a size or a run outside 0..2147483647");
     return static_cast<std::uint32_t>(n);
   }
 

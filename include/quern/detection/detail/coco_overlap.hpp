@@ -41,7 +41,7 @@ inline double coco_overlap(CocoTarget target, const Detection& d, const Truth& t
     case CocoTarget::boxes:
       return coco_iou(d.box, t.box, crowd);
     case CocoTarget::masks:
-      return iou(*d.mask, *t.mask, crowd);
+      return mask_iou(*d.mask, *t.mask, crowd);
     case CocoTarget::rotated_boxes:
       return rotated_iou(rotated(d.box, d.degrees), rotated(t.box, t.degrees), crowd);
     case CocoTarget::keypoints:
