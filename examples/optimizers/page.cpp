@@ -41,6 +41,18 @@ std::string surface(const Surface& s) {
   return "<figure>" + svg + "</svg><figcaption>" + s.name + "</figcaption></figure>";
 }
 
+/// Multiples of 1, 2 or 5 times a power of ten within [low, high].
+std::vector<double> ticks(double low, double high) {
+  const double rough = (high - low) / 5, power = std::pow(10.0, std::floor(std::log10(rough)));
+  const double lead = rough / power;
+  const double step = power * (lead <= 1 ? 1 : lead <= 2 ? 2 : lead <= 5 ? 5 : 10);
+  std::vector<double> out;
+  for (double k = std::ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k += 1) {
+    out.push_back(k * step);
+  }
+  return out;
+}
+
 std::string chart(const std::vector<Curve>& curves, const char* x_label, const char* y_label) {
   double left = 1e300, right = -1e300, low = 1e300, high = -1e300;
   for (const Curve& c : curves) {
@@ -54,13 +66,14 @@ std::string chart(const std::vector<Curve>& curves, const char* x_label, const c
   if (!(right > left)) right = left + 1;
   if (!(high > low)) high = low + 1;
   std::string svg = "<svg class=\"wide\" viewBox=\"0 0 560 330\" role=\"img\">";
-  for (int i = 0; i <= 4; ++i) {
-    const double y = 280 - 65 * i, x = 60 + 120 * i;
-    svg += format("<line class=\"grid\" x1=\"60\" x2=\"540\" y1=\"%g\" y2=\"%g\"/>", y, y);
-    svg += format("<text x=\"54\" y=\"%g\" text-anchor=\"end\">%.3g</text>", y + 5,
-                  low + (high - low) * i / 4);
-    svg += format("<text x=\"%g\" y=\"300\" text-anchor=\"middle\">%.3g</text>", x,
-                  left + (right - left) * i / 4);
+  for (const double tick : ticks(low, high)) {
+    const double y = 280 - 260 * (tick - low) / (high - low);
+    svg += format("<line class=\"grid\" x1=\"60\" x2=\"540\" y1=\"%.1f\" y2=\"%.1f\"/>", y, y);
+    svg += format("<text x=\"54\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>", y + 5, tick);
+  }
+  for (const double tick : ticks(left, right)) {
+    svg += format("<text x=\"%.1f\" y=\"300\" text-anchor=\"middle\">%.4g</text>",
+                  60 + 480 * (tick - left) / (right - left), tick);
   }
   svg += format("<text x=\"300\" y=\"322\" text-anchor=\"middle\">%s</text>", x_label);
   svg += format("<text x=\"60\" y=\"14\">%s</text>", y_label);
@@ -105,7 +118,7 @@ svg{width:100%;height:auto;overflow:hidden}svg.wide{max-width:720px}svg text{fil
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{padding:3px 14px 3px 0;border-bottom:1px solid var(--line);text-align:right}
 th:first-child{text-align:left}th{font-weight:500}polyline{fill:none;stroke-width:2}
 .c0{stroke:#e0533d;color:#e0533d}.c1{stroke:#2f80ed;color:#2f80ed}.c2{stroke:#27a567;color:#27a567}
-.c3{stroke:#f2b01e;color:#c88a00}.c4{stroke:#a35de0;color:#a35de0}.c5{stroke:#17b3c4;color:#17b3c4}
+.c3{stroke:#c88a00;color:#c88a00}.c4{stroke:#a35de0;color:#a35de0}.c5{stroke:#17b3c4;color:#17b3c4}
 .c6{stroke:#d94f9a;color:#d94f9a}.c7{stroke:#8a8f98;color:#8a8f98}.legend span{margin-right:14px;stroke:none;display:inline-block}
 </style>)";
 

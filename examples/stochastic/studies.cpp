@@ -101,12 +101,11 @@ page::Section root(const Common& common, std::vector<double> coefficients, doubl
       {"constant", StepSize(0.1 * best), Conditions::ignore}};
   page::Section out;
   out.title = "A root seen through noise: " + polynomial_text(coefficients) + " = 0";
-  out.text =
-      "Only values with noise of deviation " + number(common.noise) + " are seen; the root is " +
-      number(exact, "%.6f") +
-      ". Robbins-Monro, truncated where it would fly off (Chen), with different steps; the "
-      "average of the iterates reaches the least possible error, sqrt(noise^2 / (k slope^2)), "
-      "whatever the constant.";
+  out.text = "Only values with noise of deviation " + number(common.noise) +
+             " are seen; the root is " + number(exact, "%.6f") +
+             ". Robbins-Monro, truncated where it would fly off (Chen), with different steps; the "
+             "average of the iterates of a/k^0.7 reaches the least possible error, "
+             "sqrt(noise^2 / (k slope^2)), whatever a; that of a/k does not.";
   out.table.head = {"steps", "last iterate", "average", number(100 * common.level) + " % interval",
                     "conditions"};
   page::Chart iterates{.title = "Iterates", .x_name = "step", .y_name = "w", .log_x = true};
@@ -128,13 +127,15 @@ page::Section root(const Common& common, std::vector<double> coefficients, doubl
     RobbinsMonro<double> state(std::vector<double>{start}, options);
     Path<double> path(1), mean(1);
     const RunOptions run = run_options(common, common.steps);
+    std::int64_t next = 1;  // kept for the log axis: the first ones, then each a twentieth later
     for (std::int64_t k = 1; k <= run.steps; ++k) {
       const double w = state.current()[0];
       state.step({polynomial(coefficients, w) + common.noise * random.normal()});
       if (k % (run.steps / 100) == 0) {
         quern::report(run.progress, "stochastic root", {"steps", k, run.steps, {}});
       }
-      if (k > 30 && k % run.record_every != 0) continue;  // the first ones, for the log axis
+      if (k < next && k % run.record_every != 0) continue;
+      next = (std::max)(next, k + 1 + k / 20);
       path.record(k, state.current());
       if (state.average().count() > 0) mean.record(k, state.average().mean());
     }
