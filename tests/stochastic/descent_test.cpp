@@ -279,6 +279,27 @@ TEST(StochasticDescent, ProgressCancelsAndProjectionHolds) {
   }
 }
 
+TEST(StochasticDescent, RefusesRowsAndSteps) {
+  const std::vector<double> zero = {0}, huge = {1e308}, y = {1, 0}, x = {1, 2}, far = {1e200, 1};
+  const LinearObjective<double> f(MatrixView<const double>(x.data(), {2, 1}), y);
+  std::vector<double> out(1);
+  for (const std::int64_t row : {std::int64_t{-1}, std::int64_t{2}}) {
+    const std::vector<std::int64_t> rows = {0, row};
+    EXPECT_THROW(f.gradient(zero, rows, out), ShapeError);
+    EXPECT_THROW(f.batch_pass(rows, 2, zero, out), ShapeError);
+  }
+  for (const Index rows : {0, -1}) {
+    EXPECT_THROW(StochasticGradient<double>(rows, zero), ValueError);
+    EXPECT_THROW(Saga<double>(rows, zero), ValueError);
+  }
+  EXPECT_THROW(LinearObjective<double>(MatrixView<const double>(far.data(), {2, 1}), y),
+               ValueError);
+  StochasticGradient<double> method(2, zero, {.step = 10.0});
+  EXPECT_THROW(method.step(huge), ValueError);
+  EXPECT_EQ(method.steps(), 0);
+  EXPECT_EQ(method.current()[0], 0);
+}
+
 TEST(StochasticDescent, RefusesBadInput) {
   const Logistic p;
   const std::vector<double> zeros(5);

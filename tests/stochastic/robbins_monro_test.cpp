@@ -136,6 +136,26 @@ TEST(StochasticRobbinsMonro, PathProgressAndCancel) {
   EXPECT_THROW((void)stochastic::robbins_monro(g, 0.0, {}, run), Cancelled);
 }
 
+TEST(StochasticRobbinsMonro, OverflowLeavesTheState) {
+  for (const bool average : {false, true}) {
+    RobbinsMonroOptions<double> options;
+    options.step = StepSize(10.0);
+    options.conditions = Conditions::ignore;
+    options.average = average;
+    RobbinsMonro<double> state(std::vector<double>{2}, options);
+    try {
+      state.step(std::vector<double>{1e308});
+      ADD_FAILURE();
+    } catch (const ValueError& e) {
+      EXPECT_NE(
+          std::string(e.what()).find("RobbinsMonro::step: options.step: expected steps short"),
+          std::string::npos);
+    }
+    EXPECT_EQ(state.current()[0], 2);
+    EXPECT_EQ(state.steps() + state.average().count(), 0);
+  }
+}
+
 TEST(StochasticRobbinsMonro, RefusesBadInput) {
   const auto refused = [](const StepSize& step) {
     RobbinsMonroOptions<double> options;

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace quern::test::running {
@@ -156,6 +157,31 @@ TEST(StochasticRunning, CovarianceOneByOneInRowsAndMerged) {
     same.step_rows(rows.view(), threads);
     EXPECT_EQ(same.covariance()(0, 1), blocks.covariance()(0, 1));
   }
+}
+
+TEST(StochasticRunning, NamesThePlaceAndKeepsTheState) {
+  std::vector<double> x(12000, 1.0);
+  x[10000] = std::nan("");
+  const auto message = [](auto&& call) -> std::string {
+    try {
+      call();
+    } catch (const ValueError& e) {
+      return e.what();
+    }
+    return "none";
+  };
+  EXPECT_EQ(message([&] { (void)RunningMoments::of(std::span<const double>(x)); }),
+            "quern::stochastic::RunningMoments::of: values: expected finite values, got NaN at "
+            "place 10000");
+  RunningCovariance covariance(2);
+  const MatrixView<const double> rows(x.data(), {6000, 2});
+  EXPECT_NE(message([&] { covariance.step_rows(rows); }).find("NaN in row 5000, column 0"),
+            std::string::npos);
+  EXPECT_EQ(covariance.count(), 0);
+  StepMoments moments(StepSize(2.0));
+  moments.step(1);
+  EXPECT_THROW(moments.step(1), ValueError);
+  EXPECT_EQ(moments.count(), 1);
 }
 
 TEST(StochasticRunning, RefusesBadInput) {

@@ -115,6 +115,11 @@ TEST(StochasticTemporalDifference, RefusesBadInput) {
   EXPECT_THROW(TabularTd(2, {.discount = 1.5}), ValueError);
   QLearning q(2, 2);
   EXPECT_THROW(q.step({.action = 2}), ShapeError);
+  EXPECT_THROW((void)q.value(0, 7), ShapeError);
+  EXPECT_THROW(QLearning(Index{1} << 40, Index{1} << 40), ValueError);
+  TabularTd bad(2, {.step = StepSize::custom([](std::int64_t) { return -1.0; })});
+  EXPECT_THROW(bad.step({}), ValueError);
+  EXPECT_EQ(bad.steps() + bad.visits()[0], 0);
   LinearTd linear(2);
   const std::vector<double> two = {1, 2}, three = {1, 2, 3};
   EXPECT_THROW(linear.step({.features = three}), ShapeError);

@@ -54,12 +54,23 @@ class RunningCovariance {
   }
   /// Many rows at once, by blocks of 1024: each block's products of centred columns are one matrix
   /// product, and blocks are merged in order. The same bits for any number of threads.
+  /// ShapeError for another number of columns, ValueError for values that are not finite; nothing
+  /// changes then.
   template <class T>
   void step_rows(const MatrixView<T>& rows, int threads = 0) {
     constexpr const char* function = "quern::stochastic::RunningCovariance::step_rows";
     const Index d = dimensions();
     if (rows.cols() != d)
       throw ShapeError(error_text(function, "rows", columns_text(), rows.cols()));
+    for (Index i = 0; i < rows.rows(); ++i) {
+      for (Index j = 0; j < d; ++j) {
+        const auto x = static_cast<double>(rows(i, j));
+        if (is_finite_bits(x)) continue;
+        throw ValueError(error_text(function, "rows", "finite values",
+                                    std::string(is_nan_bits(x) ? "NaN" : "infinity") + " in row " +
+                                        std::to_string(i) + ", column " + std::to_string(j)));
+      }
+    }
     for (Index begin = 0; begin < rows.rows(); begin += 1024) {
       const Index n = rows.rows() - begin < 1024 ? rows.rows() - begin : Index{1024};
       NdArray<double, 2> centred({n, d}, core::Fill::none);
@@ -67,7 +78,6 @@ class RunningCovariance {
       for (Index i = 0; i < n; ++i) {
         for (Index j = 0; j < d; ++j) {
           const auto x = static_cast<double>(rows(begin + i, j));
-          if (!is_finite_bits(x)) expect_finite(function, "rows", x);
           centred(i, j) = x;
           part.mean_[static_cast<std::size_t>(j)] += x;
         }
@@ -158,8 +168,9 @@ class StepCovariance {
   void step(std::span<const double> x) {
     constexpr const char* function = "quern::stochastic::StepCovariance::step";
     detail::expect_observation(function, x, mean_.size(), count_ + 1);
-    const double a = ++count_ == 1 ? 1.0 : step_(count_);
+    const double a = count_ == 0 ? 1.0 : step_(count_ + 1);
     if (a > 1) throw ValueError(error_text(function, "step", "steps of at most 1", a));
+    ++count_;
     double* out = covariance_.data();
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double di = x[i] - mean_[i];

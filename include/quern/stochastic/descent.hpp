@@ -276,11 +276,13 @@ template <FiniteSum F, class T = typename F::Scalar>
   detail::expect_start(detail::minimise_name, from);
   expect_size(detail::minimise_name, "start", static_cast<Index>(start.size()), f.dimensions(),
               "values, the objective's dimensions");
-  if (options.epochs < 0 || options.batch < 0 || options.record_every < 0) {
-    throw ValueError(error_text(
-        detail::minimise_name, "epochs, batch, record_every", "at least 0",
-        (std::min)({options.epochs, options.batch, static_cast<Index>(options.record_every)})));
-  }
+  const auto not_negative = [](const char* name, std::int64_t value) {
+    if (value >= 0) return;
+    throw ValueError(error_text(detail::minimise_name, name, "at least 0", value));
+  };
+  not_negative("epochs", options.epochs);
+  not_negative("batch", options.batch);
+  not_negative("record_every", options.record_every);
   StateOptions<T> state;
   state.step = detail::step_of(f, options);
   state.batch = options.batch;

@@ -106,8 +106,8 @@ enum class RowOrder {
 class Batches {
  public:
   /// `batch` rows at a time, the last of an epoch holds what is left; 0: all rows. `order`: rows of
-  /// an epoch where RowOrder::given; empty: 0, 1, …. ValueError for a batch below 0, ShapeError for
-  /// rows that are none.
+  /// an epoch where RowOrder::given; empty: 0, 1, …. ValueError for a batch below 0 and fewer
+  /// than 1 row, ShapeError for rows of the order that are none.
   Batches(Index rows, Index batch, RowOrder kind, std::uint64_t seed,
           std::vector<std::int64_t> order = {})
       : batch_(static_cast<std::size_t>(batch == 0 || batch > rows ? rows : batch)),
@@ -115,6 +115,7 @@ class Batches {
         seed_(seed),
         order_(std::move(order)) {
     constexpr const char* function = "quern::stochastic::Batches";
+    if (rows < 1) throw ValueError(error_text(function, "rows", "at least 1", rows));
     if (batch < 0) throw ValueError(error_text(function, "batch", "at least 0", batch));
     for (const std::int64_t row : order_) {
       if (row < 0 || row >= rows) {

@@ -99,6 +99,7 @@ class LinearObjective {
 
   [[nodiscard]] double value(std::span<const T> w, std::span<const std::int64_t> rows = {}) const {
     check_weights("quern::stochastic::LinearObjective::value", w.size());
+    check_rows("quern::stochastic::LinearObjective::value", rows);
     const std::int64_t n = count(rows);
     const double sum = parallel_reduce(
         block_count(n, chunk(n)), 0.0,
@@ -112,6 +113,7 @@ class LinearObjective {
     constexpr const char* function = "quern::stochastic::LinearObjective::gradient";
     check_weights(function, w.size());
     check_weights(function, out.size());
+    check_rows(function, rows);
     data_gradient(w, rows, out, {});
     const T l2 = static_cast<T>(options_.l2);
     if (l2 != T{0}) {
@@ -128,11 +130,12 @@ class LinearObjective {
     data_gradient(w, {}, mean, table);
   }
   /// Mini-batch updates over the rows, in their order, `batch` at a time, with one step size each.
-  /// ValueError for a batch outside 1..1024.
+  /// ValueError for a batch outside 1..1024, ShapeError for rows that are none.
   void batch_pass(std::span<const std::int64_t> rows, Index batch, std::span<const T> steps,
                   std::span<T> w) const {
     constexpr const char* function = "quern::stochastic::LinearObjective::batch_pass";
     check_weights(function, w.size());
+    check_rows(function, rows);
     expect_in_range(function, "batch", batch, Index{1}, max_batch);
     expect_size(function, "steps", static_cast<Index>(steps.size()),
                 block_count(static_cast<std::int64_t>(rows.size()), batch), "steps, one a batch");
@@ -154,6 +157,7 @@ class LinearObjective {
   /// One step of SVRG or SAGA for each of the rows, in their order (see VarianceReducedPass).
   void variance_reduced_pass(std::span<const std::int64_t> rows, T step, bool saga,
                              std::span<T> table, std::span<T> mean, std::span<T> w) const {
+    check_rows("quern::stochastic::LinearObjective::variance_reduced_pass", rows);
     kernels::VarianceReducedPass<T> pass;
     pass.rows = set_;
     pass.rows.rows = rows.data();
@@ -216,7 +220,9 @@ class LinearObjective {
                 "columns, one a value");
     bool good = offsets.front() == 0 && offsets.back() == n;
     for (std::size_t i = 1; i < offsets.size(); ++i) good = good && offsets[i - 1] <= offsets[i];
-    if (!good) throw ShapeError(error_text(function, "offsets", "0, …, rising to n", "others"));
+    if (!good)
+      throw ShapeError(error_text(function, "offsets", "0, …, rising to " + std::to_string(n),
+                                  "some that fall or end elsewhere"));
     for (const std::int32_t j : sparse_.columns) {
       detail::expect_place(function, "columns", j, cols_);
     }
@@ -224,12 +230,18 @@ class LinearObjective {
   void check_weights(const char* function, std::size_t size) const {
     expect_size(function, "w", static_cast<Index>(size), cols_, "values, one a column");
   }
+  void check_rows(const char* function, std::span<const std::int64_t> rows) const {
+    for (const std::int64_t row : rows) detail::expect_place(function, "rows", row, rows_);
+  }
   /// Longest row so far.
   void measure(std::span<const T> row) {
     double squares = 0;
     for (const T v : row) squares += static_cast<double>(v) * static_cast<double>(v);
     if (!is_finite_bits(squares)) {
-      for (const T v : row) expect_finite("quern::stochastic::LinearObjective", "x", v);
+      constexpr const char* function = "quern::stochastic::LinearObjective";
+      for (const T v : row) expect_finite(function, "x", v);
+      throw ValueError(
+          error_text(function, "x", "rows whose squared length is finite", "one that overflows"));
     }
     longest_ = (std::max)(longest_, squares);
   }

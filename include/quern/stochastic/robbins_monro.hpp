@@ -19,6 +19,7 @@
 #include "quern/stochastic/run.hpp"
 #include "quern/stochastic/step_size.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -56,6 +57,7 @@ class RobbinsMonro {
       : options_(std::move(options)),
         start_(start.begin(), start.end()),
         w_(start_),
+        next_(start_),
         average_(static_cast<Index>(checked(start)), options_.burn_in),
         bound_(options_.truncation.bound) {
     constexpr const char* function = "quern::stochastic::RobbinsMonro";
@@ -64,10 +66,10 @@ class RobbinsMonro {
     }
     expect_finite(function, "level", options_.level);
     detail::expect_not_negative(function, "truncation.bound", bound_);
-    if (bound_ > 0 && (!(options_.truncation.growth > 1) || norm() > bound_)) {
+    if (bound_ > 0 && (!(options_.truncation.growth > 1) || norm(w_) > bound_)) {
       throw ValueError(error_text(
           function, "truncation", "growth above 1 and a bound that the start keeps",
-          detail::number_text(bound_) + " for a start of length " + detail::number_text(norm())));
+          detail::number_text(bound_) + " for a start of length " + detail::number_text(norm(w_))));
     }
   }
   explicit RobbinsMonro(const std::vector<T>& start, RobbinsMonroOptions<T> options = {})
@@ -76,17 +78,21 @@ class RobbinsMonro {
   /// Where g is to be observed next.
   [[nodiscard]] std::span<const T> current() const noexcept { return w_; }
   /// An observation of g there. ShapeError for another length, ValueError for values that are not
-  /// finite; the state is then as it was.
+  /// finite and a step that overflows; the state is then as it was.
   void step(std::span<const T> observation) {
-    detail::expect_observation("quern::stochastic::RobbinsMonro::step", observation, w_.size(),
-                               steps_ + 1);
+    constexpr const char* function = "quern::stochastic::RobbinsMonro::step";
+    detail::expect_observation(function, observation, w_.size(), steps_ + 1);
     const T a = static_cast<T>(options_.step(steps_ + 1));
-    ++steps_;
     for (std::size_t j = 0; j < w_.size(); ++j) {
-      w_[j] -= a * (options_.level == T{0} ? observation[j] : observation[j] - options_.level);
+      next_[j] =
+          w_[j] - a * (options_.level == T{0} ? observation[j] : observation[j] - options_.level);
     }
-    if (options_.projection) options_.projection(w_);
-    if (bound_ > 0 && !(norm() <= bound_)) {
+    if (options_.projection) options_.projection(next_);
+    const bool outside = bound_ > 0 && !(norm(next_) <= bound_);
+    if (!outside) detail::expect_iterate<T>(function, next_, steps_ + 1);
+    ++steps_;
+    std::copy(next_.begin(), next_.end(), w_.begin());
+    if (outside) {
       w_ = start_;
       bound_ *= options_.truncation.growth;
       ++truncations_;
@@ -106,15 +112,16 @@ class RobbinsMonro {
     detail::expect_start("quern::stochastic::RobbinsMonro", start);
     return start.size();
   }
-  [[nodiscard]] double norm() const {
+  [[nodiscard]] static double norm(const std::vector<T>& w) {
     double squares = 0;
-    for (const T x : w_) squares += static_cast<double>(x) * static_cast<double>(x);
+    for (const T x : w) squares += static_cast<double>(x) * static_cast<double>(x);
     return std::sqrt(squares);
   }
 
   RobbinsMonroOptions<T> options_;
   std::vector<T> start_;
   std::vector<T> w_;
+  std::vector<T> next_;
   PolyakAverage average_;
   double bound_;
   std::int64_t steps_ = 0;

@@ -117,6 +117,17 @@ void expect_observation(const char* function, std::span<const T> got, std::size_
   }
 }
 
+/// ValueError when a step has led to an iterate that is not finite.
+template <class T>
+void expect_iterate(const char* function, std::span<const T> w, std::int64_t step) {
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    if (is_finite_bits(w[i])) continue;
+    throw ValueError(error_text(function, "options.step", "steps short enough",
+                                "an iterate that is not finite at place " + std::to_string(i) +
+                                    " after step " + std::to_string(step)));
+  }
+}
+
 template <class T>
 void expect_start(const char* function, std::span<const T> start) {
   if (start.empty()) throw ShapeError(error_text(function, "start", "at least one value", 0));

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -41,7 +42,9 @@ class RunningMean {
   /// One more observation. ValueError unless it is finite.
   void step(T x) {
     detail::expect_observation<T>("quern::stochastic::RunningMean::step", {&x, 1}, 1, count_ + 1);
-    mean_ += static_cast<T>(step_(++count_)) * (x - mean_);
+    const double a = step_(count_ + 1);  // may throw
+    ++count_;
+    mean_ += static_cast<T>(a) * (x - mean_);
   }
   [[nodiscard]] T mean() const noexcept { return mean_; }
   [[nodiscard]] std::int64_t count() const noexcept { return count_; }
@@ -89,7 +92,7 @@ class RunningMoments {
     squared_weights_ += other.squared_weights_;
   }
   /// All values at once, on several threads by fixed blocks of 4096: the same bits for any number.
-  /// No weights: 1 each.
+  /// No weights: 1 each. ShapeError for weights of another number, ValueError as step().
   template <std::floating_point T>
   [[nodiscard]] static RunningMoments of(std::span<const T> values,
                                          std::type_identity_t<std::span<const T>> weights = {},
@@ -104,6 +107,12 @@ class RunningMoments {
       RunningMoments part;
       for (std::int64_t i = range.begin; i < range.end; ++i) {
         const auto at = static_cast<std::size_t>(i);
+        if (!is_finite_bits(values[at])) {
+          throw ValueError(error_text("quern::stochastic::RunningMoments::of", "values",
+                                      "finite values",
+                                      std::string(is_nan_bits(values[at]) ? "NaN" : "infinity") +
+                                          " at place " + std::to_string(i)));
+        }
         part.step(static_cast<double>(values[at]),
                   weights.empty() ? 1.0 : static_cast<double>(weights[at]));
       }
@@ -154,9 +163,9 @@ class StepMoments {
   void step(double x) {
     constexpr const char* function = "quern::stochastic::StepMoments::step";
     detail::expect_observation<double>(function, {&x, 1}, 1, count_ + 1);
-    ++count_;
-    const double a = count_ == 1 && !started_ ? 1.0 : step_(count_);
+    const double a = count_ == 0 && !started_ ? 1.0 : step_(count_ + 1);
     if (a > 1) throw ValueError(error_text(function, "step", "steps of at most 1", a));
+    ++count_;
     const double delta = x - mean_;
     mean_ += a * delta;
     variance_ = (1 - a) * (variance_ + a * delta * delta);

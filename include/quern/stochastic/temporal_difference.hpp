@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -74,9 +75,10 @@ class TabularTd {
     detail::expect_place(function, "state", t.state, states);
     if (!t.terminal) detail::expect_place(function, "next", t.next, states);
     detail::expect_observation<double>(function, {&t.reward, 1}, 1, steps_ + 1);
+    const std::int64_t visit = visits_[detail::place(t.state)] + 1;
+    const double a = options_.step(options_.by_visits ? visit : steps_ + 1);  // may throw
     ++steps_;
-    const std::int64_t visit = ++visits_[detail::place(t.state)];
-    const double a = options_.step(options_.by_visits ? visit : steps_);
+    ++visits_[detail::place(t.state)];
     const double ahead = t.terminal ? 0.0 : values_[detail::place(t.next)];
     double& value = values_[detail::place(t.state)];
     value += a * (t.reward + options_.discount * ahead - value);
@@ -113,10 +115,10 @@ class LinearTd {
     detail::expect_observation(function, t.features, w_.size(), steps_ + 1);
     if (!t.next.empty()) detail::expect_observation(function, t.next, w_.size(), steps_ + 1);
     detail::expect_observation<double>(function, {&t.reward, 1}, 1, steps_ + 1);
+    const double a = options_.step(steps_ + 1);  // may throw
     ++steps_;
     const double ahead = t.next.empty() ? 0.0 : value(t.next);
     const double difference = t.reward + options_.discount * ahead - value(t.features);
-    const double a = options_.step(steps_);
     for (std::size_t j = 0; j < w_.size(); ++j) w_[j] += a * difference * t.features[j];
   }
   /// The value of a state by its features. ShapeError for another length.
@@ -141,8 +143,14 @@ class QLearning {
   QLearning(Index states, Index actions, TdOptions options = {})
       : options_(std::move(options)), states_(states), actions_(actions) {
     constexpr const char* function = "quern::stochastic::QLearning";
-    values_.resize(detail::expect_count(function, "states", states) *
-                   detail::expect_count(function, "actions", actions));
+    const std::size_t rows = detail::expect_count(function, "states", states);
+    const std::size_t columns = detail::expect_count(function, "actions", actions);
+    if (rows > values_.max_size() / columns) {
+      throw ValueError(error_text(function, "states x actions",
+                                  "at most " + std::to_string(values_.max_size()) + " values",
+                                  std::to_string(states) + " x " + std::to_string(actions)));
+    }
+    values_.resize(rows * columns);
     visits_.resize(values_.size());
     detail::expect_discount(function, options_.discount);
   }
@@ -154,10 +162,11 @@ class QLearning {
     if (!t.terminal) detail::expect_place(function, "next", t.next, states_);
     detail::expect_observation<double>(function, {&t.reward, 1}, 1, steps_ + 1);
     const std::size_t at = detail::place(t.state * actions_ + t.action);
+    const std::int64_t visit = visits_[at] + 1;
+    const double a = options_.step(options_.by_visits ? visit : steps_ + 1);  // may throw
     ++steps_;
-    const std::int64_t visit = ++visits_[at];
-    const double a = options_.step(options_.by_visits ? visit : steps_);
-    const double ahead = t.terminal ? 0.0 : value(t.next, best_action(t.next));
+    ++visits_[at];
+    const double ahead = t.terminal ? 0.0 : stored(t.next, best_action(t.next));
     values_[at] += a * (t.reward + options_.discount * ahead - values_[at]);
   }
   /// The action of the largest value; the lowest of equals.
@@ -165,12 +174,15 @@ class QLearning {
     detail::expect_place("quern::stochastic::QLearning::best_action", "state", state, states_);
     Index best = 0;
     for (Index u = 1; u < actions_; ++u) {
-      if (value(state, u) > value(state, best)) best = u;
+      if (stored(state, u) > stored(state, best)) best = u;
     }
     return best;
   }
+  /// ShapeError for a state or an action that is none.
   [[nodiscard]] double value(Index state, Index action) const {
-    return values_[detail::place(state * actions_ + action)];
+    detail::expect_place("quern::stochastic::QLearning::value", "state", state, states_);
+    detail::expect_place("quern::stochastic::QLearning::value", "action", action, actions_);
+    return stored(state, action);
   }
   /// states x actions.
   [[nodiscard]] MatrixView<const double> values() const {
@@ -181,6 +193,10 @@ class QLearning {
   [[nodiscard]] std::int64_t steps() const noexcept { return steps_; }
 
  private:
+  [[nodiscard]] double stored(Index state, Index action) const {
+    return values_[detail::place(state * actions_ + action)];
+  }
+
   TdOptions options_;
   Index states_;
   Index actions_;

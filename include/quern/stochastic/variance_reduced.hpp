@@ -48,14 +48,15 @@ class StochasticGradient {
   StochasticGradient(Index rows, std::span<const T> start, StateOptions<T> options = {})
       : options_(std::move(options)),
         batches_(rows, options_.batch, options_.order, options_.seed, options_.given_order),
-        w_(start.begin(), start.end()) {
+        w_(start.begin(), start.end()),
+        next_(w_) {
     detail::expect_start("quern::stochastic::StochasticGradient", start);
   }
   /// The rows whose mean gradient at current() is wanted next.
   [[nodiscard]] std::span<const std::int64_t> batch() const { return batches_.current(); }
   [[nodiscard]] std::span<const T> current() const noexcept { return w_; }
-  /// ShapeError for another length, ValueError for values that are not finite; the state is then as
-  /// it was.
+  /// ShapeError for another length, ValueError for values that are not finite and a step that
+  /// overflows; the state is then as it was.
   void step(std::span<const T> gradient) {
     detail::expect_observation("quern::stochastic::StochasticGradient::step", gradient, w_.size(),
                                steps_ + 1);
@@ -68,14 +69,18 @@ class StochasticGradient {
  protected:
   /// w <- w - a_k direction, projected.
   void move(std::span<const T> direction) {
-    const T a = static_cast<T>(options_.step(++steps_));
-    for (std::size_t j = 0; j < w_.size(); ++j) w_[j] -= a * direction[j];
-    if (options_.projection) options_.projection(w_);
+    const T a = static_cast<T>(options_.step(steps_ + 1));
+    for (std::size_t j = 0; j < w_.size(); ++j) next_[j] = w_[j] - a * direction[j];
+    if (options_.projection) options_.projection(next_);
+    detail::expect_iterate<T>("quern::stochastic::StochasticGradient::step", next_, steps_ + 1);
+    ++steps_;
+    std::copy(next_.begin(), next_.end(), w_.begin());
   }
 
   StateOptions<T> options_;
   Batches batches_;
   std::vector<T> w_;
+  std::vector<T> next_;
   std::int64_t steps_ = 0;
 };
 
