@@ -172,6 +172,19 @@ TEST(CocoEvalTest, ThreadsMergingAndStreamingGiveTheSameBits) {
   EXPECT_THROW(fresh.merge(CocoEvaluator(s.categories(), other)), ValueError);
 }
 
+TEST(CocoEvalTest, MasksMustFillTheirImages) {
+  CocoOptions options;
+  options.target = detection::CocoTarget::masks;
+  const detection::Rle whole{4, 4, {0, 16}}, more{4, 4, {0, 100}};
+  const std::vector<Truth> truths = {{.category = 1, .mask = &whole}};
+  std::vector<Detection> found = {{.category = 1, .score = 0.5, .mask = &whole}};
+  CocoEvaluator evaluator({1}, options);
+  evaluator.add_image(1, truths, found);
+  EXPECT_NEAR(evaluator.accumulate().average_precision(), 1, 1e-12);
+  found[0].mask = &more;
+  EXPECT_THROW(evaluator.add_image(2, truths, found), ShapeError);
+}
+
 TEST(CocoEvalTest, EmptyResultsAreZeroAndNoObjectsMinusOne) {
   const Sample s = sample(5);
   const CocoResult none = detection::evaluate(s.data, {});

@@ -203,6 +203,7 @@ class alignas(128) CocoMatcher {
     if (o_.target == CocoTarget::masks && mask == nullptr) {
       throw ValueError(error_text(function, argument, "a mask", "none"));
     }
+    if (o_.target == CocoTarget::masks) check_rle(function, argument, *mask);
     if (o_.target != CocoTarget::keypoints) return;
     expect_size(function, argument, static_cast<Index>(points.size()),
                 static_cast<Index>(3 * o_.sigmas.size()), "numbers of key points");
