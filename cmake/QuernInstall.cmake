@@ -29,6 +29,13 @@ install(FILES "${PROJECT_BINARY_DIR}/quern-config.cmake"
               "${CMAKE_CURRENT_LIST_DIR}/FindHighwayHeaders.cmake"
         DESTINATION "${_quern_cmake_dir}")
 
+# The prefix follows the file, wherever `cmake --install --prefix` puts it.
+set(_quern_pc_prefix "${CMAKE_INSTALL_PREFIX}")
+if(NOT IS_ABSOLUTE "${CMAKE_INSTALL_DATADIR}")
+  file(RELATIVE_PATH _quern_pc_up "/prefix/${CMAKE_INSTALL_DATADIR}/pkgconfig" "/prefix")
+  string(REGEX REPLACE "/$" "" _quern_pc_up "${_quern_pc_up}")
+  set(_quern_pc_prefix "\${pcfiledir}/${_quern_pc_up}")
+endif()
 configure_file("${CMAKE_CURRENT_LIST_DIR}/quern.pc.in" "${PROJECT_BINARY_DIR}/quern.pc" @ONLY)
 install(FILES "${PROJECT_BINARY_DIR}/quern.pc"
         DESTINATION "${CMAKE_INSTALL_DATADIR}/pkgconfig")

@@ -134,8 +134,7 @@ case $case_name in
     flags=$(sed -n -e "s#\${includedir}#$work/prefix/include#" -e 's/^Cflags: //p' \
       "$work/prefix/share/pkgconfig/quern.pc")
     if command -v pkg-config >/dev/null 2>&1; then
-      flags=$(PKG_CONFIG_PATH="$work/prefix/share/pkgconfig" pkg-config \
-        --define-variable=prefix="$work/prefix" --cflags quern)
+      flags=$(PKG_CONFIG_PATH="$work/prefix/share/pkgconfig" pkg-config --cflags quern)
     fi
     # shellcheck disable=SC2086
     "$CXX" -std=c++20 $light $flags $QUERN_TEST_FLAGS "$here/plain/a.cpp" "$here/plain/b.cpp" -o plain
