@@ -17,6 +17,7 @@
 
 #include <Eigen/Core>
 #include <Eigen/Eigenvalues>
+#include <Eigen/QR>
 
 #include <cmath>
 #include <cstddef>
@@ -35,7 +36,7 @@ struct LinearRegressionOptions {
 
 /// Minimises sum_i w_i (y_i - x_i . a - b)^2 + l2 |a|^2; the intercept b is not penalised. Of many
 /// minimisers (l2 = 0, dependent features) the one with the shortest a, as least squares by
-/// pseudo-inverse gives.
+/// pseudo-inverse gives. Features of any scale: they are brought to length one to solve for a.
 template <class = void>
 class BasicLinearRegression {
  public:
@@ -74,7 +75,8 @@ class BasicLinearRegression {
  private:
   static constexpr std::string_view name = "quern::ensemble::LinearRegression";
 
-  /// Weighted means of the features and, last, of the targets.
+  /// Weighted means of the features and, last, of the targets; of a constant feature the value
+  /// itself, so that rounding gives it no spread.
   static std::vector<double> centre(Features x, std::span<const float> y,
                                     std::span<const float> weights) {
     const auto p = static_cast<std::size_t>(x.cols());
@@ -88,6 +90,11 @@ class BasicLinearRegression {
       all += w;
     }
     for (double& m : means) m /= all;
+    for (Index f = 0; f < x.cols(); ++f) {
+      Index i = 1;
+      while (i < x.rows() && x(i, f) == x(0, f)) ++i;
+      if (i == x.rows()) means[static_cast<std::size_t>(f)] = static_cast<double>(x(0, f));
+    }
     return means;
   }
 
@@ -115,26 +122,48 @@ class BasicLinearRegression {
     return sums;
   }
 
-  /// By the eigenvectors of the products; directions without any spread get nothing.
+  /// By the eigenvectors of the products of the features (and, below, the square roots of l2) at
+  /// length one, where a direction without any spread is one that rounding cannot tell from none.
   void solve(const NdArray<double, 2>& products, const std::vector<double>& means) {
     using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
     const Index p = products.extent(0) - 1;
     const Eigen::Map<const Matrix> all(products.data(), p + 1, p + 1);
     map_ = detail::LinearMap(p, 1);
-    if (p > 0) {
-      const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(all.topLeftCorner(p, p));
-      const Eigen::VectorXd& values = eigen.eigenvalues();
-      const double none =
-          std::numeric_limits<double>::epsilon() * static_cast<double>(p) * std::abs(values[p - 1]);
-      Eigen::VectorXd along = eigen.eigenvectors().transpose() * all.col(p).head(p);
-      for (Index i = 0; i < p; ++i)
-        along[i] = values[i] > none ? along[i] / (values[i] + options_.l2) : 0.0;
-      Eigen::Map<Eigen::VectorXd>(map_.weights.data(), p) = eigen.eigenvectors() * along;
+    Eigen::VectorXd inverse(p);
+    for (Index f = 0; f < p; ++f) {
+      const double length = std::sqrt(products(f, f) + options_.l2);
+      inverse[f] = length > 0 ? 1 / length : 1;
     }
+    Eigen::MatrixXd scaled = inverse.asDiagonal() * all.topLeftCorner(p, p) * inverse.asDiagonal();
+    for (Index f = 0; f < p; ++f) scaled(f, f) += options_.l2 * inverse[f] * inverse[f];
+    const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> eigen(scaled);
+    const Eigen::VectorXd& values = eigen.eigenvalues();
+    const double noise = std::numeric_limits<double>::epsilon() * static_cast<double>(p);
+    Eigen::VectorXd along =
+        eigen.eigenvectors().transpose() * inverse.cwiseProduct(all.col(p).head(p));
+    Index empty = 0;  // directions, the first ones
+    for (Index i = 0; i < p; ++i) {
+      const bool none = !(values[i] > noise * std::abs(values[p - 1]));
+      empty += none ? 1 : 0;
+      along[i] = none ? 0.0 : along[i] / values[i];
+    }
+    Eigen::VectorXd a = inverse.cwiseProduct(eigen.eigenvectors() * along);
+    if (empty > 0) shorten(a, inverse, eigen.eigenvectors().leftCols(empty), 8 * noise);
+    Eigen::Map<Eigen::VectorXd>(map_.weights.data(), p) = a;
     double at_means = 0;
-    for (Index f = 0; f < p; ++f)
-      at_means += map_.weights(f, 0) * means[static_cast<std::size_t>(f)];
+    for (Index f = 0; f < p; ++f) at_means += a[f] * means[static_cast<std::size_t>(f)];
     map_.intercepts[0] = means[static_cast<std::size_t>(p)] - at_means;
+  }
+
+  /// Takes what lies along the empty directions of the features at length one off the coefficients:
+  /// the sums stay the same, and no others are shorter.
+  static void shorten(Eigen::VectorXd& a, const Eigen::VectorXd& inverse, Eigen::MatrixXd empty,
+                      double noise) {
+    for (double& v : empty.reshaped()) v = std::abs(v) > noise ? v : 0.0;
+    empty = inverse.asDiagonal() * empty;
+    empty.colwise().normalize();
+    const Eigen::ColPivHouseholderQR<Eigen::MatrixXd> basis(empty);
+    a -= empty * basis.solve(a);
   }
 
   LinearRegressionOptions options_;
