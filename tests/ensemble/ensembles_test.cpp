@@ -317,6 +317,78 @@ TEST_F(Ensembles, LoadsOnlyItsOwnKinds) {
   EXPECT_THROW(load_member(ArchiveReader(out.bytes()), "model", others), ParseError);
 }
 
+TEST_F(Ensembles, FilesKeepVotesAndTheNumberOfMembers) {
+  const std::vector<AnyClassifier> two = {GaussianNaiveBayes(), Stump()};
+  const std::vector<AnyClassifier> one = {GaussianNaiveBayes()};
+  const std::vector<AnyClassifier> three = {GaussianNaiveBayes(), Stump(), Stump()};
+  ensemble::VotingClassifier model(two, {.vote = ensemble::Vote::hard, .weights = {1, 3}});
+  model.fit(train, y3, 3);
+  ArchiveWriter out("box");
+  save_member(out, "vote", model);
+  ensemble::StackingClassifier stack(two, LogisticRegression());
+  stack.fit(train, y3, 3);
+  save_member(out, "stack", stack);
+  const ArchiveReader in(out.bytes());
+  ensemble::VotingClassifier back(two);
+  load_member(in, "vote", back);
+  const auto want = ensemble::predict_proba(model, other, 3);
+  const auto got = ensemble::predict_proba(back, other, 3);
+  EXPECT_TRUE(std::equal(want.begin(), want.end(), got.begin()));
+  for (const auto& wrong : {one, three}) {
+    ensemble::VotingClassifier votes(wrong);
+    EXPECT_THROW(load_member(in, "vote", votes), ParseError);
+    ensemble::StackingClassifier layers(wrong, LogisticRegression());
+    EXPECT_THROW(load_member(in, "stack", layers), ParseError);
+  }
+  // A file from before votes were written: those of the model that reads it.
+  ArchiveWriter old("ensemble.voting_classifier", ensemble::learner_version);
+  old.scalar("outputs", std::int64_t{3});
+  ensemble::detail::save_members<ensemble::Classification>(old, model.members());
+  ensemble::VotingClassifier reader(two, {.vote = ensemble::Vote::hard, .weights = {1, 3}});
+  reader.load(ArchiveReader(old.bytes()));
+  const auto same = ensemble::predict_proba(reader, other, 3);
+  EXPECT_TRUE(std::equal(want.begin(), want.end(), same.begin()));
+}
+
+TEST_F(Ensembles, ErrorsNameTheirCauseAndChangeNothing) {
+  ensemble::BaggingClassifier bag(Stump(), {.members = 1, .rows = 0.9, .out_of_bag = true});
+  bag.fit(train, y3, 3);
+  const auto before = ensemble::predict_proba(bag, other, 3);
+  EXPECT_THROW(bag.fit(Features(x.data(), {1, 5}), std::vector<std::int32_t>{1}, 2), ValueError);
+  const auto after = ensemble::predict_proba(bag, other, 3);
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
+  const auto expect_named = [](const std::string& what, const auto& run) {
+    try {
+      run();
+      FAIL() << what;
+    } catch (const ValueError& e) {
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+    }
+  };
+  expect_named("learning_rate", [&] {
+    ensemble::AdaBoostClassifier(Stump(), {.learning_rate = 1e4}).fit(train, y3, 3);
+  });
+  expect_named("hold_out", [&] {
+    ensemble::BlendingClassifier({AnyClassifier(Stump())}, Stump(), {.hold_out = 1e-300})
+        .fit(train, y3, 3);
+  });
+  expect_named("weights", [] {
+    ensemble::VotingClassifier({GaussianNaiveBayes(), Stump()}, {.weights = {1.7e308, 1.7e308}});
+  });
+}
+
+TEST_F(Ensembles, ScoresNeedAWeightForEachRow) {
+  const std::vector<float> scores = {0, 1, 1, 0}, truth = {1, 2}, none = {0, 0}, few = {1};
+  const Features two(scores.data(), {2, 2}), column(truth.data(), {2, 1});
+  const std::vector<std::int32_t> codes = {1, 0};
+  EXPECT_EQ(ensemble::accuracy(two, codes), 1);
+  EXPECT_THROW((void)ensemble::accuracy(two, codes, few), ShapeError);
+  EXPECT_EQ(ensemble::r_squared(column, truth), 1);
+  EXPECT_EQ(ensemble::r_squared(column, truth, none), 0);
+  EXPECT_THROW((void)ensemble::r_squared(column, truth, few), ShapeError);
+  EXPECT_THROW((void)ensemble::r_squared(two, truth), ShapeError);
+}
+
 TEST_F(Ensembles, ShufflingTellsTheUsefulFeatures) {
   std::vector<std::int32_t> clear;
   for (Index i = 0; i < 90; ++i) clear.push_back(train(i, 2) > 0 ? 1 : 0);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,15 @@ TEST(Learner, LabelsHaveCodesInTheirOrder) {
   EXPECT_THROW(ClassLabels(std::vector<int>{}), ValueError);
 }
 
+TEST(Learner, LabelsFitTheirType) {
+  const std::vector<std::uint64_t> wide = {5, (std::uint64_t{1} << 63) - 1, std::uint64_t{1} << 63};
+  EXPECT_THROW(ClassLabels{wide}, ValueError);
+  const ClassLabels labels(std::vector<std::uint64_t>{wide[1], 5});
+  EXPECT_EQ(labels.label(1), (std::numeric_limits<std::int64_t>::max)());
+  const ClassLabels negative(std::vector<std::int64_t>{(std::numeric_limits<std::int64_t>::min)()});
+  EXPECT_THROW((void)negative.encode(std::vector<std::uint64_t>{wide[2]}), ValueError);
+}
+
 TEST(Learner, PredictsScoresOfItsClasses) {
   const std::vector<float> x = {1, 2, 3};
   const Features rows(x.data(), {3, 1});
@@ -63,6 +73,9 @@ TEST(Learner, PredictsScoresOfItsClasses) {
   const auto p = ensemble::predict_proba(m, rows, 3);
   EXPECT_EQ(p(1, 2), 1.0f);
   EXPECT_EQ(p(1, 0), 0.0f);
+  NdArray<float, 2> more({4, 3});
+  EXPECT_THROW(predict_scores(m, rows, more.view()), ShapeError);
+  EXPECT_THROW((void)ensemble::predict_proba(m, rows, 2), ShapeError);
 }
 
 TEST(Learner, TheLowestOfEqualScoresWins) {
@@ -85,6 +98,7 @@ TEST(Learner, ChecksRows) {
   EXPECT_THROW(check({1}), ShapeError);
   EXPECT_THROW(check({}, 3), ShapeError);
   EXPECT_THROW(ensemble::detail::check_rows("f", Features(x.data(), {0, 1}), 0, {}), ShapeError);
+  EXPECT_THROW(ensemble::detail::check_rows("f", Features(x.data(), {2, 0}), 2, {}), ShapeError);
 }
 
 TEST(Learner, FilesKnowTheirKind) {

@@ -63,6 +63,37 @@ TEST_F(Learners, LeastSquares) {
   }
 }
 
+TEST(LeastSquares, FeaturesOfAnyScale) {
+  constexpr Index rows = 400;
+  std::vector<float> x, y;
+  Philox rng(11, "scales");
+  for (Index i = 0; i < rows; ++i) {
+    const double a = rng.uniform(), b = rng.uniform();
+    x.insert(x.end(), {static_cast<float>(1e8 * a), static_cast<float>(b), 0.1f});
+    y.push_back(3 * x[x.size() - 2] + 1e-8f * x[x.size() - 3]);
+  }
+  for (const double l2 : {0.0, 1e-6}) {
+    ensemble::LinearRegression model({.l2 = l2});
+    model.fit(rows_of(x, 3), y);
+    EXPECT_NEAR(model.coefficients()[0], 1e-8, 1e-14);
+    EXPECT_NEAR(model.coefficients()[1], 3, 1e-6);
+    EXPECT_EQ(model.coefficients()[2], 0);  // constant
+    EXPECT_NEAR(model.intercept(), 0, 1e-6);
+  }
+  // One feature is twice the other: the shortest coefficients lie along (1, 2).
+  std::vector<float> twice, sum;
+  for (int i = 0; i < 9; ++i) {
+    twice.insert(twice.end(), {static_cast<float>(i), static_cast<float>(2 * i)});
+    sum.push_back(static_cast<float>(5 * i));
+  }
+  for (const double l2 : {0.0, 1e-25}) {
+    ensemble::LinearRegression model({.l2 = l2});
+    model.fit(rows_of(twice, 2), sum);
+    EXPECT_NEAR(model.coefficients()[0], 1, 1e-12);
+    EXPECT_NEAR(model.coefficients()[1], 2, 1e-12);
+  }
+}
+
 TEST_F(Learners, Logistic) {
   ensemble::LogisticRegression model({.l2 = 2, .tolerance = 1e-10});
   model.fit(train, y2, 2, w);
@@ -255,6 +286,50 @@ TEST_F(Learners, OneRowConstantFeaturesAndAClassThatIsMissing) {
   EXPECT_THROW(line.fit(constant, std::vector<float>(10, INFINITY)), ValueError);
   EXPECT_THROW(ensemble::LinearRegression({.l2 = -1}), ValueError);
   EXPECT_THROW(ensemble::NeighboursRegressor({0}), ValueError);
+}
+
+TEST_F(Learners, PredictFromFiniteFeaturesAlone) {
+  std::vector<float> bad = xt;
+  bad[7] = std::numeric_limits<float>::quiet_NaN();
+  const auto check = [&](auto model) {
+    model.fit(train, y3, 3);
+    try {
+      (void)ensemble::predict_proba(model, rows_of(bad, 5), 3);
+      FAIL() << model.kind();
+    } catch (const ValueError& e) {
+      EXPECT_NE(std::string(e.what()).find("x(1, 2)"), std::string::npos) << e.what();
+    }
+  };
+  check(ensemble::LogisticRegression());
+  check(ensemble::LinearSvm());
+  check(ensemble::GaussianNaiveBayes());
+  check(ensemble::NeighboursClassifier());
+  ensemble::LinearRegression line;
+  line.fit(train, yr);
+  EXPECT_THROW((void)ensemble::predict_values(line, rows_of(bad, 5)), ValueError);
+  ensemble::LinearSvm svm;
+  svm.fit(train, y3, 3);
+  EXPECT_THROW((void)ensemble::predict_proba(svm, other, 2), ShapeError);
+  EXPECT_THROW((void)ensemble::predict_proba(svm, other, 4), ShapeError);
+}
+
+TEST(Neighbours, FilesHaveRowsThatCount) {
+  const auto load = [](const std::vector<float>& rows, const std::vector<float>& weights) {
+    ArchiveWriter out("ensemble.neighbours_regressor", ensemble::learner_version);
+    out.array("y", std::vector<float>(rows.size() / 2, 1.0f));
+    out.scalar("neighbours", std::int32_t{2});
+    out.scalar("vote", std::uint8_t{0});
+    out.scalar("features", std::int64_t{2});
+    out.array("rows", rows);
+    out.array("weights", weights);
+    ensemble::NeighboursRegressor model;
+    model.load(ArchiveReader(out.bytes()));
+  };
+  EXPECT_NO_THROW(load({1, 2, 3, 4}, {0, 1}));
+  EXPECT_THROW(load({}, {}), ParseError);
+  EXPECT_THROW(load({1, 2, 3, 4}, {0, 0}), ParseError);
+  EXPECT_THROW(load({1, 2, 3, 4}, {-1, 1}), ParseError);
+  EXPECT_THROW(load({1, 2, 3, INFINITY}, {}), ParseError);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -104,6 +105,9 @@ TEST(NeuralNetwork, WrongInput) {
   model.fit(data.features(), data.value);
   const Features one(data.x.data(), {10, 1}, {2, 1});
   EXPECT_THROW(model.predict(one, out), ShapeError);
+  std::vector<float> missing = data.x;
+  missing[3] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THROW(model.predict(Features(missing.data(), {10, 2}), out), ValueError);
 }
 
 }  // namespace

@@ -225,6 +225,59 @@ TEST(RandomForest, SmallInput) {
       ShapeError);
 }
 
+TEST(RandomForest, LeftOutRowsCountByTheirWeight) {
+  Clouds c(200, 12);
+  RandomForestClassifier forest({.n_estimators = 15, .oob_score = true});
+  forest.fit(c.view(), c.labels, 3, {}, 1);
+  Clouds more = c;
+  for (int i = 0; i < 100; ++i) {  // rows of weight 0, all wrong
+    more.x.insert(more.x.end(), c.x.begin(), c.x.begin() + 6);
+    more.labels.push_back((c.labels[0] + 1) % 3);
+    more.y.push_back(100.0f);
+  }
+  more.rows = 300;
+  std::vector<float> w(300, 1.0f);
+  std::fill(w.begin() + 200, w.end(), 0.0f);
+  RandomForestClassifier same({.n_estimators = 15, .oob_score = true});
+  RandomForestRegressor numbers({.n_estimators = 15, .oob_score = true});
+  same.fit(more.view(), more.labels, 3, w, 1);
+  numbers.fit(more.view(), more.y, w, 1);
+  EXPECT_EQ(forest.oob_score(), same.oob_score());
+  double mean = 0, known = 0, error = 0, spread = 0;
+  const auto each = [&](const auto& use) {
+    for (std::size_t r = 0; r < 200; ++r) {
+      const double said = numbers.oob_prediction()[r];
+      if (!std::isnan(said)) use(static_cast<double>(c.y[r]), said);
+    }
+  };
+  each([&](double y, double) {
+    mean += y;
+    known += 1;
+  });
+  each([&](double y, double said) {
+    error += (y - said) * (y - said);
+    spread += (y - mean / known) * (y - mean / known);
+  });
+  EXPECT_NEAR(numbers.oob_score(), 1 - error / spread, 1e-12);
+}
+
+TEST(RandomForest, RefusesWhatNoFileHolds) {
+  const Clouds c(20, 13);
+  RandomForestClassifier forest({.n_estimators = 2});
+  EXPECT_THROW(forest.fit(c.view(), c.labels, 70001), ValueError);
+  EXPECT_THROW(forest.fit(c.view(), c.labels, 3, std::vector<float>(20, 1e38f)), ValueError);
+  forest.fit(c.view(), c.labels, 3);
+  EXPECT_THROW((void)forest.tree(2), ValueError);
+  EXPECT_THROW((void)forest.tree(-1), ValueError);
+  RandomForestRegressor steep({.n_estimators = 2}), back;  // gains beyond a float's range
+  std::vector<float> y = c.y;
+  for (float& v : y) v *= 1e30f;
+  steep.fit(c.view(), y);
+  ArchiveWriter out("box");
+  ensemble::save_member(out, "model", steep);
+  EXPECT_NO_THROW(ensemble::load_member(ArchiveReader(out.bytes()), "model", back));
+}
+
 TEST(RandomForest, Saves) {
   const Clouds c(150, 10);
   const std::string path = testing::TempDir() + "quern_random_forest.quern";

@@ -84,6 +84,10 @@ class AdaBoostRounds {
       if (!(error > 0) || !(weight > 0)) return;
       all = 0;
       for (std::size_t i = 0; i < w.size(); ++i) all += w[i] *= scale(weight, wrong[i]);
+      if (!(all > 0) || !is_finite_bits(all))
+        throw ValueError(error_text(name, "learning_rate",
+                                    "one that keeps the rows' weights finite",
+                                    options.learning_rate));
       for (double& v : w) v *= static_cast<double>(positive_) / all;
     }
   }

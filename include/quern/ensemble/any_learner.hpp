@@ -257,8 +257,12 @@ void save_members(ArchiveWriter& out, std::span<const AnyLearner<Task>> members)
   for (std::size_t i = 0; i < members.size(); ++i)
     save_member(out, "member " + std::to_string(i), members[i]);
 }
+/// ParseError for a file of fewer or more of them.
 template <class Task>
 void load_members(const ArchiveReader& in, std::span<AnyLearner<Task>> members) {
+  const std::string more = "member " + std::to_string(members.size());
+  if (in.has(more))
+    in.fail_section(more, std::to_string(members.size()) + " members", "a file of more");
   for (std::size_t i = 0; i < members.size(); ++i)
     load_member(in, "member " + std::to_string(i), members[i]);
 }

@@ -86,11 +86,12 @@ class Bagging : public LearnerOf<Bagging<Task>, Task> {
           rows[m] = fit_member(members[m], x, y, weights, seed, static_cast<std::uint64_t>(i));
         },
         options_.threads);
-    members_ = std::move(members);
-    features_ = x.cols();
-    outputs_ = Task::outputs(y);
-    out_of_bag_ = {};
-    if (options_.out_of_bag) find_out_of_bag(x, y, weights, rows);
+    Bagging fitted(prototype_, options_);  // an error leaves this one as it was
+    fitted.members_ = std::move(members);
+    fitted.features_ = x.cols();
+    fitted.outputs_ = Task::outputs(y);
+    if (options_.out_of_bag) fitted.find_out_of_bag(x, y, weights, rows);
+    *this = std::move(fitted);
   }
 
   void scores(Features x, MatrixView<float> out) const {

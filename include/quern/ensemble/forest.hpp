@@ -111,7 +111,7 @@ class ForestClassifier {
     detail::ForestResult result = detail::ForestFit(function, detail::settings_of(options_),
                                                     {x, {y, classes}, {}, weights}, seed)
                                       .run();
-    score_left_out(result, y);
+    score_left_out(result, y, weights);
     forest_ = std::move(result.forest);
     importances_ = std::move(result.importances);
   }
@@ -141,8 +141,8 @@ class ForestClassifier {
   [[nodiscard]] const std::vector<double>& feature_importances() const noexcept {
     return importances_;
   }
-  /// With Options::oob_score: share of the rows whose class the trees that did not learn from them
-  /// tell; rows that every tree learnt from do not count.
+  /// With Options::oob_score: weighted share of the rows whose class the trees that did not learn
+  /// from them tell; rows that every tree learnt from do not count, nor do those of weight 0.
   [[nodiscard]] double oob_score() const noexcept { return oob_score_; }
   /// (rows, classes), NaN in rows that every tree learnt from.
   [[nodiscard]] const std::vector<double>& oob_decision_function() const noexcept { return oob_; }
@@ -158,7 +158,8 @@ class ForestClassifier {
   }
 
  private:
-  void score_left_out(detail::ForestResult& result, std::span<const std::int32_t> y) {
+  void score_left_out(detail::ForestResult& result, std::span<const std::int32_t> y,
+                      std::span<const float> weights) {
     oob_ = std::move(result.oob);
     double right = 0, known = 0;
     const std::size_t k = y.empty() ? 0 : oob_.size() / y.size();
@@ -169,8 +170,9 @@ class ForestClassifier {
         std::fill(begin, end, (std::numeric_limits<double>::quiet_NaN)());
         continue;
       }
-      known += 1;
-      right += std::max_element(begin, end) - begin == y[r] ? 1 : 0;
+      const double w = detail::weight_of(weights, r);
+      known += w;
+      right += std::max_element(begin, end) - begin == y[r] ? w : 0;
     }
     oob_score_ = known > 0 ? right / known : 0;
   }
@@ -198,7 +200,7 @@ class ForestRegressor {
       throw ValueError(error_text(function, "class_weight", "none for numbers", "another"));
     detail::ForestResult result =
         detail::ForestFit(function, detail::settings_of(options_), {x, {}, y, weights}, seed).run();
-    score_left_out(result, y);
+    score_left_out(result, y, weights);
     forest_ = std::move(result.forest);
     importances_ = std::move(result.importances);
   }
@@ -220,7 +222,7 @@ class ForestRegressor {
   [[nodiscard]] const std::vector<double>& feature_importances() const noexcept {
     return importances_;
   }
-  /// With Options::oob_score: the coefficient of determination R^2 of oob_prediction().
+  /// With Options::oob_score: the weighted coefficient of determination R^2 of oob_prediction().
   [[nodiscard]] double oob_score() const noexcept { return oob_score_; }
   /// (rows), NaN for rows that every tree learnt from.
   [[nodiscard]] const std::vector<double>& oob_prediction() const noexcept { return oob_; }
@@ -237,13 +239,14 @@ class ForestRegressor {
   }
 
  private:
-  void score_left_out(detail::ForestResult& result, std::span<const float> y) {
+  void score_left_out(detail::ForestResult& result, std::span<const float> y,
+                      std::span<const float> weights) {
     oob_ = std::move(result.oob);
     double sum = 0, known = 0;
     for (std::size_t r = 0; r < oob_.size(); ++r) {
       if (result.oob_known[r] == 0) continue;
-      sum += static_cast<double>(y[r]);
-      known += 1;
+      sum += detail::weight_of(weights, r) * static_cast<double>(y[r]);
+      known += detail::weight_of(weights, r);
     }
     double error = 0, spread = 0;
     for (std::size_t r = 0; r < oob_.size(); ++r) {
@@ -253,8 +256,8 @@ class ForestRegressor {
       }
       const double d = static_cast<double>(y[r]) - oob_[r];
       const double m = static_cast<double>(y[r]) - sum / known;
-      error += d * d;
-      spread += m * m;
+      error += detail::weight_of(weights, r) * d * d;
+      spread += detail::weight_of(weights, r) * m * m;
     }
     oob_score_ = spread > 0 ? 1 - error / spread : 0;
   }

@@ -74,11 +74,15 @@ struct Classes {
 class ClassLabels {
  public:
   ClassLabels() = default;
-  /// Learns the labels that occur; ValueError when there is none.
+  /// Learns the labels that occur; ValueError when there is none, or one of 2^63 or more.
   template <std::integral Label>
-  explicit ClassLabels(std::span<const Label> labels) : labels_(labels.begin(), labels.end()) {
-    if (labels.empty())
-      throw ValueError(error_text("quern::ensemble::ClassLabels", "labels", "at least one", 0));
+  explicit ClassLabels(std::span<const Label> labels) {
+    constexpr std::string_view name = "quern::ensemble::ClassLabels";
+    if (labels.empty()) throw ValueError(error_text(name, "labels", "at least one", 0));
+    for (const Label label : labels) {
+      if (!fits(label)) throw ValueError(error_text(name, "labels", "integers below 2^63", +label));
+      labels_.push_back(static_cast<std::int64_t>(label));
+    }
     std::sort(labels_.begin(), labels_.end());
     labels_.erase(std::unique(labels_.begin(), labels_.end()), labels_.end());
     codes_ = encode(labels);
@@ -106,9 +110,9 @@ class ClassLabels {
     for (const Label label : labels) {
       const auto wanted = static_cast<std::int64_t>(label);
       const auto at = std::lower_bound(labels_.begin(), labels_.end(), wanted);
-      if (at == labels_.end() || *at != wanted)
+      if (!fits(label) || at == labels_.end() || *at != wanted)
         throw ValueError(error_text("quern::ensemble::ClassLabels::encode", "labels",
-                                    "labels that were learnt", wanted));
+                                    "labels that were learnt", +label));
       codes.push_back(static_cast<std::int32_t>(at - labels_.begin()));
     }
     return codes;
@@ -119,6 +123,11 @@ class ClassLabels {
   }
 
  private:
+  template <std::integral Label>
+  static constexpr bool fits(Label label) noexcept {
+    return label <= Label{0} || static_cast<std::uint64_t>(label) < (std::uint64_t{1} << 63);
+  }
+
   std::vector<std::int64_t> labels_;
   std::vector<std::int32_t> codes_;
 };
@@ -151,13 +160,23 @@ template <Classifier L>
 }
 
 /// Probabilities (rows, classes), 1 for the predicted class where the learner knows no more.
+/// ShapeError where out has other rows than x, or other classes than the learner.
 template <Classifier L>
 void predict_scores(const L& fitted, Features x, MatrixView<float> out) {
   if constexpr (PredictsProbabilities<L>) {
     fitted.predict_proba(x, out);
   } else {
+    constexpr std::string_view function = "quern::ensemble::predict_scores";
+    expect_size(function, "out", out.rows(), x.rows(), "rows");
     std::vector<std::int32_t> classes(static_cast<std::size_t>(x.rows()));
     fitted.predict(x, std::span<std::int32_t>(classes));
+    if constexpr (requires { Index{fitted.classes()}; })
+      expect_size(function, "out", out.cols(), Index{fitted.classes()}, "columns (the classes)");
+    for (const std::int32_t c : classes) {
+      if (c < 0 || c >= out.cols())
+        throw ShapeError(
+            error_text(function, "out", "a column for class " + std::to_string(c), out.cols()));
+    }
     for (Index i = 0; i < out.rows(); ++i)
       for (Index c = 0; c < out.cols(); ++c)
         out(i, c) = classes[static_cast<std::size_t>(i)] == c ? 1.0f : 0.0f;
@@ -180,11 +199,12 @@ template <Regressor L>
 
 namespace detail {
 
-/// Throws unless there are rows, a target for each, and weights (none, or one for each row) that
-/// are finite, >= 0 and not all 0.
+/// Throws unless there are rows and columns, a target for each row, and weights (none, or one for
+/// each row) that are finite, >= 0 and not all 0.
 inline void check_rows(std::string_view function, Features x, std::size_t targets,
                        std::span<const float> weights) {
   if (x.rows() == 0) throw ShapeError(error_text(function, "x", "at least one row", 0));
+  if (x.cols() == 0) throw ShapeError(error_text(function, "x", "at least one column", 0));
   expect_size(function, "y", static_cast<Index>(targets), x.rows(), "(the rows)");
   if (weights.empty()) return;
   expect_size(function, "weights", static_cast<Index>(weights.size()), x.rows(), "(the rows)");

@@ -25,17 +25,30 @@
 #include <cstdint>
 #include <numeric>
 #include <span>
+#include <string_view>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace ensemble {
 
-/// Weighted share of rows whose class is the most likely one. \p scores: (rows, classes).
+namespace detail {
+
+inline void check_score_weights(std::string_view function, std::span<const float> weights,
+                                Index rows) {
+  if (!weights.empty())
+    expect_size(function, "weights", static_cast<Index>(weights.size()), rows, "(the rows)");
+}
+
+}  // namespace detail
+
+/// Weighted share of rows whose class is the most likely one; 0 where no row has a weight. \p
+/// scores: (rows, classes); \p weights: (rows) or none.
 [[nodiscard]] inline double accuracy(MatrixView<const float> scores,
                                      std::span<const std::int32_t> truth,
                                      std::span<const float> weights = {}) {
   expect_size("quern::ensemble::accuracy", "truth", static_cast<Index>(truth.size()), scores.rows(),
               "(the rows)");
+  detail::check_score_weights("quern::ensemble::accuracy", weights, scores.rows());
   std::vector<std::int32_t> classes(truth.size());
   most_likely(scores, classes);
   double right = 0, all = 0;
@@ -48,16 +61,19 @@ namespace ensemble {
 }
 
 /// 1 - (squared errors) / (squares about the mean), weighted; of a constant truth 1 where it is met
-/// and else 0. \p values: (rows, 1).
+/// and else 0; 0 where no row has a weight. \p values: (rows, 1); \p weights: (rows) or none.
 [[nodiscard]] inline double r_squared(MatrixView<const float> values, std::span<const float> truth,
                                       std::span<const float> weights = {}) {
   expect_size("quern::ensemble::r_squared", "truth", static_cast<Index>(truth.size()),
               values.rows(), "(the rows)");
+  expect_shape("quern::ensemble::r_squared", "values", values, {values.rows(), 1});
+  detail::check_score_weights("quern::ensemble::r_squared", weights, values.rows());
   double mean = 0, all = 0, errors = 0, squares = 0;
   for (std::size_t i = 0; i < truth.size(); ++i) {
     mean += detail::weight_of(weights, i) * static_cast<double>(truth[i]);
     all += detail::weight_of(weights, i);
   }
+  if (!(all > 0)) return 0;
   mean /= all;
   for (std::size_t i = 0; i < truth.size(); ++i) {
     const auto y = static_cast<double>(truth[i]);

@@ -87,7 +87,8 @@ class Layers {
   void load(const ArchiveReader& in) {
     Layers loaded = *this;
     loaded.outputs = in.scalar<std::int64_t>("outputs");
-    if (loaded.outputs < 0) in.fail_section("outputs", "at least 0", std::to_string(outputs));
+    if (loaded.outputs < 0)
+      in.fail_section("outputs", "at least 0", std::to_string(loaded.outputs));
     loaded.pass_through = in.scalar<std::uint8_t>("pass_through") != 0;
     load_members<Task>(in, loaded.first);
     load_member(in, "final", loaded.last);
@@ -271,7 +272,12 @@ class Blending : public LearnerOf<Blending<Task>, Task> {
 
   /// The first of folds of that size: a fifth, a fourth, a third, …
   [[nodiscard]] Fold hold_out(typename Task::Targets y, std::uint64_t seed) const {
-    const auto folds = static_cast<std::int64_t>(std::llround(1 / options_.hold_out));
+    const double parts = std::round(1 / options_.hold_out);
+    if (parts > static_cast<double>(y.size()))
+      throw ValueError(error_text(name, "hold_out",
+                                  "a share that is at least one row of " + std::to_string(y.size()),
+                                  options_.hold_out));
+    const auto folds = static_cast<std::int64_t>(parts);
     return detail::folds_of(y, folds, options_.stratified, seed).front();
   }
 

@@ -17,7 +17,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -50,6 +52,8 @@ class Voting : public LearnerOf<Voting<Task>, Task> {
         throw ValueError(error_text(name, "weights", "finite numbers >= 0", w));
       total_ += w;
     }
+    if (!is_finite_bits(total_))
+      throw ValueError(error_text(name, "weights", "numbers of a finite sum", "larger ones"));
     if (!members_.empty() && !(total_ > 0))
       throw ValueError(error_text(name, "weights", "at least one above 0", "none"));
   }
@@ -92,13 +96,30 @@ class Voting : public LearnerOf<Voting<Task>, Task> {
   }
   void save(ArchiveWriter& out) const {
     out.scalar("outputs", outputs_);
+    out.scalar("vote", static_cast<std::uint8_t>(options_.vote));
+    out.array("weights", options_.weights);
     detail::save_members<Task>(out, members_);
   }
-  /// Into a vote of the same kinds of members; weights and the way to vote are this one's.
+  /// Into a vote of the same kinds and number of members. Weights and the way to vote are the
+  /// file's; of a file without them this one's.
   void load(const ArchiveReader& in) {
     std::vector<AnyLearner<Task>> members = members_;
     detail::load_members<Task>(in, members);
-    outputs_ = in.scalar<std::int64_t>("outputs");
+    VotingOptions options = options_;
+    const auto outputs = in.scalar<std::int64_t>("outputs");
+    if (outputs < 0) in.fail_section("outputs", "at least 0", std::to_string(outputs));
+    const auto vote = in.scalar_or<std::uint8_t>("vote", static_cast<std::uint8_t>(options.vote));
+    if (vote > 1) in.fail_section("vote", "0 or 1", std::to_string(vote));
+    options.vote = static_cast<Vote>(vote);
+    if (in.has("weights")) options.weights = in.array<double>("weights", members.size());
+    double total = 0;
+    for (const double w : options.weights)
+      total += w >= 0 ? w : (std::numeric_limits<double>::quiet_NaN)();
+    if (!is_finite_bits(total) || (!members.empty() && !(total > 0)))
+      in.fail_section("weights", "numbers >= 0 of a finite sum above 0", std::to_string(total));
+    outputs_ = outputs;
+    options_ = std::move(options);
+    total_ = total;
     members_ = std::move(members);
   }
 

@@ -88,6 +88,9 @@ class BasicCompactForest {
   BasicCompactForest(std::int64_t features, std::int32_t outputs, bool classes)
       : features_(features), outputs_(outputs), classes_(classes) {}
 
+  /// Beyond that many classes a hostile file asks for more memory than it has bytes.
+  static constexpr std::int32_t most_outputs = 65536;
+
   [[nodiscard]] std::int64_t features() const noexcept { return features_; }
   [[nodiscard]] std::int32_t outputs() const noexcept { return outputs_; }
   [[nodiscard]] std::int64_t size() const noexcept {
@@ -101,7 +104,8 @@ class BasicCompactForest {
   /// Bytes that the trees take.
   [[nodiscard]] std::size_t bytes() const noexcept;
 
-  /// Tree \p t. Values of inner nodes are the means of their leaves.
+  /// Tree \p t. Values of inner nodes are the means of their leaves. ValueError outside of the
+  /// trees.
   [[nodiscard]] Tree tree(std::int64_t t) const;
 
   /// out(r, k) = mean over the trees of output k of the leaf that row r reaches. \p x: (rows,
@@ -177,7 +181,8 @@ CompactTree BasicCompactForest<Lazy>::compact(const CartGrowth& from) const {
     to.covers[i] = static_cast<float>(n.weight);
     to.depth = (std::max)(to.depth, depth);
     if (n.left >= 0) {
-      to.gains[i] = static_cast<float>(n.decrease);
+      to.gains[i] = static_cast<float>(
+          (std::min)(n.decrease, static_cast<double>((std::numeric_limits<float>::max)())));
       node.missing_right = n.missing_left ? 0 : 1;
       node.slot = static_cast<std::uint32_t>(n.feature);
       node.threshold =
@@ -212,6 +217,7 @@ std::size_t BasicCompactForest<Lazy>::bytes() const noexcept {
 
 template <class Lazy>
 Tree BasicCompactForest<Lazy>::tree(std::int64_t t) const {
+  expect_in_range("quern::tree::CompactForest::tree", "t", t, std::int64_t{0}, size() - 1);
   const CompactTree& from = trees_[static_cast<std::size_t>(t)];
   const auto k = static_cast<std::size_t>(outputs_);
   Tree tree;
@@ -448,9 +454,9 @@ void BasicCompactForest<Lazy>::load(const ArchiveReader& in) {
                        in.scalar<std::uint8_t>("classes") != 0);
   if (loaded.features_ < 1 || loaded.features_ > (std::numeric_limits<std::int32_t>::max)())
     in.fail_section("features", "1..2^31-1", std::to_string(loaded.features_));
-  // Beyond that many classes a hostile file asks for more memory than it has bytes.
-  if (loaded.outputs_ < 1 || loaded.outputs_ > 65536)
-    in.fail_section("outputs", "1..65536", std::to_string(loaded.outputs_));
+  if (loaded.outputs_ < 1 || loaded.outputs_ > most_outputs)
+    in.fail_section("outputs", "1.." + std::to_string(most_outputs),
+                    std::to_string(loaded.outputs_));
   const auto sizes = in.array<std::uint64_t>("node_sizes");
   const auto value_sizes = in.array<std::uint64_t>("value_sizes", sizes.size());
   const auto depths = in.array<std::int32_t>("depths", sizes.size());

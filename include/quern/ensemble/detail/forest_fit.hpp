@@ -89,6 +89,8 @@ class BasicForestFit {
                rows.weights);
     if (rows.classifies()) {
       check_classes(function_, rows.classes);
+      expect_in_range(function_, "classes", rows.classes.count, 1,
+                      tree::CompactForest::most_outputs);
     } else {
       check_targets(function_, rows.targets);
     }
@@ -159,9 +161,12 @@ class BasicForestFit {
       largest = (std::max)(largest, w);
       whole_ = whole_ && w == std::floor(w);
     }
+    const double most = settings_.bootstrap ? largest * static_cast<double>(weights_.size()) : sum;
+    if (most > static_cast<double>((std::numeric_limits<float>::max)()))
+      throw ValueError(
+          error_text(function_, "weights", "numbers whose sums are finite floats", most));
     // Sums of squares are to fit 64 bits, also where every draw takes the heaviest row.
-    whole_ = whole_ && (settings_.bootstrap ? largest * static_cast<double>(weights_.size())
-                                            : sum) < 2147483648.0;
+    whole_ = whole_ && most < 2147483648.0;
   }
   [[nodiscard]] std::size_t label(std::size_t row) const {
     return static_cast<std::size_t>(rows_.classes.codes[row]);

@@ -71,10 +71,12 @@ struct BasicLinearMap {
     return out;
   }
 
-  /// Calls use(row, scores of it) for every row, on several threads.
+  /// Calls use(row, scores of it) for every row, on several threads. ValueError for a feature that
+  /// is not finite.
   template <class Use>
   void for_each_row(std::string_view function, Features x, const Use& use) const {
     check_fitted(function, x, features());
+    check_finite_features(function, x);
     parallel_for(block_count(x.rows(), row_block), [&](std::int64_t b) {
       const BlockRange rows = block_range(x.rows(), row_block, b);
       const NdArray<double, 2> block = scores(double_rows(x, rows));

@@ -87,6 +87,7 @@ class BasicGaussianNaiveBayes {
 
   void predict_proba(Features x, MatrixView<float> out) const {
     detail::check_fitted(name, x, mean_.extent(1));
+    detail::check_finite_features(name, x);
     expect_shape(name, "out", out, {x.rows(), classes()});
     parallel_for(block_count(x.rows(), detail::row_block), [&](std::int64_t b) {
       const BlockRange rows = block_range(x.rows(), detail::row_block, b);

@@ -88,12 +88,22 @@ class BasicNeighbours {
     const auto size = static_cast<Index>(all.size());
     if (features < 0 || (features == 0 ? size != 0 : size % features != 0))
       in.fail_section("rows", "a multiple of the features", std::to_string(size));
+    if (features > 0 && size == 0) in.fail_section("rows", "at least one row", "none");
+    for (const float v : all)
+      if (!is_finite_bits(v)) in.fail_section("rows", "finite numbers", std::to_string(v));
     if (features > 0)
       loaded.rows_ =
           NdArray<float, 2>(MatrixView<const float>(all.data(), {size / features, features}));
     loaded.weights_ = in.array<float>("weights");
     if (!loaded.weights_.empty() && static_cast<Index>(loaded.weights_.size()) != loaded.rows())
       in.fail_section("weights", "one for each row", std::to_string(loaded.weights_.size()));
+    bool some = loaded.weights_.empty();
+    for (const float w : loaded.weights_) {
+      if (!is_finite_bits(w) || w < 0)
+        in.fail_section("weights", "finite numbers >= 0", std::to_string(w));
+      some = some || w > 0;
+    }
+    if (!some) in.fail_section("weights", "at least one above 0", "none");
     loaded.find_norms();
     *this = std::move(loaded);
   }

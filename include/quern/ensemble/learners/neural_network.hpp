@@ -118,6 +118,7 @@ class BasicSmallNetwork {
       throw ShapeError(
           error_text(function, "x", std::to_string(features()) + " features", x.cols()));
     }
+    check_finite_features(function, x);
     nn::Sequential<Number> net = layers();
     auto at = weights_.begin();
     for (const auto& p : nn::parameters_of(net)) {
