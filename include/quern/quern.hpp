@@ -261,6 +261,7 @@
 #include "quern/tree/cart_columns.hpp"
 #include "quern/tree/cart_options.hpp"
 #include "quern/tree/cart_prune.hpp"
+#include "quern/tree/cart_tree.hpp"
 #include "quern/tree/category_split.hpp"
 #include "quern/tree/column_sampler.hpp"
 #include "quern/tree/compact_forest.hpp"
