@@ -145,6 +145,43 @@ TEST(Exact, EqualsXGBoostOnATinyTable) {
   }
 }
 
+/// Whether node \p i and those below split as the reference's nodes from \p at, in preorder.
+bool same_splits(const tree::Tree& t, std::int32_t i, const std::vector<double>& nodes,
+                 std::size_t& at) {
+  if (6 * at >= nodes.size()) return false;
+  const double* const expected = nodes.data() + 6 * at++;
+  const tree::Node& n = t.node(i);
+  if (n.is_leaf() || expected[0] < 0) {
+    return n.is_leaf() && expected[0] < 0 && std::fabs(n.value - expected[5]) <= 1e-6;
+  }
+  return n.feature == static_cast<std::int32_t>(expected[0]) &&
+         n.threshold == static_cast<double>(static_cast<float>(expected[1])) &&
+         n.default_left == (expected[2] != 0) && same_splits(t, n.left, nodes, at) &&
+         same_splits(t, n.right, nodes, at);
+}
+
+TEST(Exact, BoundedWeightsSplitAsXGBoosts) {
+  const ReferenceText reference("exact_bounded.txt");
+  int apart = 0;  // scores in double: 12
+  for (int table = 0; table < 24; ++table) {
+    const std::string k = std::to_string(table);
+    const std::vector<float> x = reference.floats(k + ".x");
+    Problem p;
+    p.x = Eigen::Map<const RowMajor>(x.data(), 40, 3);
+    for (const float y : reference.floats(k + ".y")) p.gradients.push_back({0.5f - y, 1});
+    tree::GrowOptions o;
+    o.learning_rate = 1;
+    o.split.reg_lambda = 0;
+    o.split.max_delta_step = reference[k + ".options"][0];
+    o.max_depth = static_cast<std::int32_t>(reference[k + ".options"][1]);
+    tree::ExactGrower grower(tree::make_dataset(p.x).features, o);
+    const tree::Tree t = grower.grow(p.gradients, {}, 0);
+    std::size_t at = 0;
+    if (!same_splits(t, 0, reference[k + ".tree"], at)) ++apart;
+  }
+  EXPECT_LE(apart, 7);
+}
+
 TEST(Exact, TheBestRootSplitsAreTheReferences) {
   const ReferenceText reference("exact.txt");
   const Problem p = tiny(reference);
