@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdarg>
 #include <cstddef>
 #include <cstdio>
 #include <fstream>
@@ -21,20 +22,40 @@
 
 namespace page {
 
-/// Text for an element or a quoted attribute.
+/// printf to a string.
+__attribute__((format(printf, 1, 2))) inline std::string format(const char* pattern, ...) {
+  va_list arguments, again;
+  va_start(arguments, pattern);
+  va_copy(again, arguments);
+  std::string text(static_cast<std::size_t>(std::vsnprintf(nullptr, 0, pattern, arguments)), 0);
+  std::vsnprintf(text.data(), text.size() + 1, pattern, again);
+  va_end(again);
+  va_end(arguments);
+  return text;
+}
+
+/// Text for an element or a quoted attribute: names come from files and may hold anything.
 inline std::string escape(std::string_view text) {
   std::string out;
   for (const char c : text) {
-    if (c == '&') {
-      out += "&amp;";
-    } else if (c == '<') {
-      out += "&lt;";
-    } else if (c == '>') {
-      out += "&gt;";
-    } else if (c == '"') {
-      out += "&quot;";
-    } else {
-      out += c;
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += static_cast<unsigned char>(c) < 32 ? ' ' : c;
     }
   }
   return out;
@@ -78,6 +99,8 @@ struct Section {
 };
 
 namespace detail {
+
+constexpr std::size_t colours = 8;
 
 /// One axis of a chart: values to pixels, and where its labels are.
 struct Axis {
@@ -139,7 +162,7 @@ inline std::string label(const char* anchor, double x, double y, const std::stri
   return head + escape(text) + "</text>";
 }
 
-inline std::string polyline(const Series& s, const Axis& x, const Axis& y, std::size_t colour) {
+inline std::string curve(const Series& s, const Axis& x, const Axis& y, std::size_t colour) {
   std::string path;
   bool pen = false;
   for (std::size_t i = 0; i < s.x.size() && i < s.y.size(); ++i) {
@@ -150,22 +173,25 @@ inline std::string polyline(const Series& s, const Axis& x, const Axis& y, std::
     path += (pen ? "L" : "M") + number(x.at(s.x[i]), "%.1f") + " " + number(y.at(s.y[i]), "%.1f");
     pen = true;
   }
-  return "<path class=\"curve c" + std::to_string(colour % 6) + "\" d=\"" + path + "\"/>";
+  return "<path class=\"curve c" + std::to_string(colour % colours) + "\" d=\"" + path + "\"/>";
 }
 
+}  // namespace detail
+
+/// The style of every example's page.
 inline const char* style() {
   return R"(
 :root { color-scheme: light dark; --page: #f6f5f2; --card: #fff; --ink: #1f2328; --soft: #646b75;
   --line: #dcdad4; --c0: #0b66c3; --c1: #c8502a; --c2: #2c8a4b; --c3: #8a4fb8; --c4: #b58a00;
-  --c5: #5b6673; }
+  --c5: #5b6673; --c6: #c43b86; --c7: #16899a; }
 @media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1d2126; --ink: #e7e9ec;
   --soft: #9aa3ae; --line: #343a42; --c0: #63adf5; --c1: #f08a63; --c2: #62c585; --c3: #c092e8;
-  --c4: #e0b93c; --c5: #9aa7b5; } }
+  --c4: #e0b93c; --c5: #9aa7b5; --c6: #ee83bb; --c7: #4fc3d3; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 main { max-width: 1120px; margin: 0 auto; padding: 28px 16px 48px; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 16px; }
+h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 16px; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 6px; }
 h3 { font-size: 1rem; margin: 0 0 6px; font-weight: 600; }
 p { margin: 0 0 14px; max-width: 75ch; white-space: pre-line; }
@@ -174,6 +200,8 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .charts { display: grid; gap: 20px;
   grid-template-columns: repeat(auto-fit, minmax(min(380px, 100%), 1fr)); }
 figure { margin: 0; max-width: 620px; }
+.soft { color: var(--soft); } .small { font-size: .875rem; }
+.sheet { display: block; width: 100%; image-rendering: pixelated; }
 .picture { max-width: 100%; margin: 12px 0 0; }
 .picture img { max-width: 100%; image-rendering: pixelated; border-radius: 6px; }
 figcaption { color: var(--soft); font-size: .875rem; }
@@ -184,6 +212,7 @@ svg text { fill: var(--soft); font-size: 13px; font-family: inherit; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); }
 .c3 { stroke: var(--c3); } .c4 { stroke: var(--c4); } .c5 { stroke: var(--c5); }
+.c6 { stroke: var(--c6); } .c7 { stroke: var(--c7); }
 .legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: .875rem; color: var(--soft); }
 .legend svg { display: inline-block; width: 22px; height: 8px; margin-right: 6px; }
 .wide { overflow-x: auto; margin: 0 0 14px; }
@@ -194,7 +223,15 @@ th { color: var(--soft); font-weight: 600; }
 )";
 }
 
-}  // namespace detail
+/// A line in each curve's colour, with its name: the inside of a legend.
+inline std::string keys(const std::vector<std::string>& names) {
+  std::string out;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    out += "<span><svg viewBox=\"0 0 22 8\"><path class=\"curve c" +
+           std::to_string(i % detail::colours) + "\" d=\"M0 4L22 4\"/></svg>" + escape(names[i]) +
+           "</span>";
+  return out;
+}
 
 /// The chart as SVG with a legend below.
 inline std::string svg(const Chart& chart) {
@@ -224,25 +261,28 @@ inline std::string svg(const Chart& chart) {
   for (const auto& [name, level] : chart.levels)
     if (y.shows(level)) out += detail::line("level", x.from, y.at(level), x.to, y.at(level));
   for (std::size_t i = 0; i < chart.series.size(); ++i)
-    out += detail::polyline(chart.series[i], x, y, i);
-  out += "</svg><div class=\"legend\">";
-  for (std::size_t i = 0; i < chart.series.size(); ++i) {
-    out += "<span><svg viewBox=\"0 0 22 8\"><path class=\"curve c" + std::to_string(i % 6) +
-           "\" d=\"M0 4L22 4\"/></svg>" + escape(chart.series[i].name) + "</span>";
-  }
+    out += detail::curve(chart.series[i], x, y, i);
+  std::vector<std::string> names;
+  for (const Series& series : chart.series) names.push_back(series.name);
+  out += "</svg><div class=\"legend\">" + keys(names);
   for (const auto& [name, level] : chart.levels)
     out += "<span><svg viewBox=\"0 0 22 8\">" + detail::line("level", 0, 4, 22, 4) + "</svg>" +
            escape(name) + "</span>";
   return out + "</div></figure>\n";
 }
 
-/// The whole page.
-inline std::string html(const std::string& title, const std::vector<Section>& sections) {
-  std::string out =
-      "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
-      escape(title) + "</title><style>" + detail::style() + "</style></head><body><main>\n<h1>" +
-      escape(title) + "</h1>\n";
+/// A whole page: \p body is HTML, \p more_style follows the common one.
+inline std::string document(const std::string& title, const std::string& body,
+                            std::string_view more_style = "") {
+  return "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>" +
+         escape(title) + "</title><style>" + style() + std::string(more_style) +
+         "</style></head><body><main>\n<h1>" + escape(title) + "</h1>\n" + body +
+         "</main></body></html>\n";
+}
+
+inline std::string body(const std::vector<Section>& sections) {
+  std::string out;
   for (const Section& s : sections) {
     out += "<section><h2>" + escape(s.title) + "</h2><p>" + escape(s.text) + "</p>\n";
     if (!s.table.rows.empty()) {
@@ -264,7 +304,11 @@ inline std::string html(const std::string& title, const std::vector<Section>& se
     }
     out += "</section>\n";
   }
-  return out + "</main></body></html>\n";
+  return out;
+}
+
+inline std::string html(const std::string& title, const std::vector<Section>& sections) {
+  return document(title, body(sections));
 }
 
 inline void write(const std::string& path, const std::string& text) {

@@ -2,48 +2,25 @@
 
 #include "report.hpp"
 
+#include "../common/page.hpp"
+
 #include <algorithm>
-#include <array>
-#include <cstdarg>
-#include <cstdio>
 
 namespace ensembles {
 namespace {
 
-/// printf to a string.
-__attribute__((format(printf, 1, 2))) std::string format(const char* pattern, ...) {
-  std::array<char, 512> text{};
-  va_list arguments;
-  va_start(arguments, pattern);
-  std::vsnprintf(text.data(), text.size(), pattern, arguments);
-  va_end(arguments);
-  return text.data();
-}
+using page::format;
 
-constexpr const char* head = R"(<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Ensembles</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>
-:root { color-scheme: light dark; --page: #f6f5f2; --card: #fff; --ink: #1f2328; --soft: #646b75;
-  --line: #dcdad4; --a: #8a93a0; --b: #0b66c3; }
-@media (prefers-color-scheme: dark) { :root { --page: #14171b; --card: #1d2126; --ink: #e7e9ec;
-  --soft: #9aa3ae; --line: #343a42; --a: #6d7683; --b: #63adf5; } }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 28px 16px; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-  padding: 20px; margin: 0 0 18px; overflow-x: auto; }
-h1 { font-size: 1.75rem; margin: 0 0 12px; } h2 { font-size: 1.15rem; margin: 0 0 6px; }
-p { margin: 0 0 12px; max-width: 75ch; } .soft { color: var(--soft); font-size: .9rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
-svg { width: 100%; height: auto; max-width: 760px; display: block; }
-svg text { fill: var(--soft); font-size: 13px; }
+constexpr const char* style = R"(
+:root { --a: #8a93a0; --b: #0b66c3; }
+@media (prefers-color-scheme: dark) { :root { --a: #6d7683; --b: #63adf5; } }
+svg { max-width: 760px; }
+table { width: 100%; }
+th, td { white-space: nowrap; }
+th:first-child, td:first-child { white-space: normal; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); gap: 18px; }
 .a { fill: var(--a); } .b { fill: var(--b); } .thin { fill-opacity: .45; }
 .rule { stroke: var(--line); } .mark { stroke: var(--b); stroke-width: 2.5; }
-</style></head><body><main>
 )";
 
 std::string size_text(double bytes) {
@@ -52,13 +29,14 @@ std::string size_text(double bytes) {
 
 std::string table(const std::vector<Result>& results) {
   std::string out =
-      "<table><tr><th>method</th><th>accuracy</th><th>fit, s</th><th>predict, µs a row</th>"
+      "<div class=wide><table><tr><th>method</th><th>accuracy</th><th>fit, s</th><th>predict, µs a "
+      "row</th>"
       "<th>size</th></tr>";
   for (const Result& r : results)
-    out += "<tr><td>" + r.method + " <span class=soft>" + r.made_of + "</span></td>" +
+    out += "<tr><td>" + r.method + " <span class=\"soft small\">" + r.made_of + "</span></td>" +
            format("<td>%.4f</td><td>%.2f</td><td>%.1f</td><td>", r.accuracy, r.fit, r.predict) +
            size_text(r.size) + "</td></tr>";
-  return out + "</table>";
+  return out + "</table></div>";
 }
 
 /// Errors as bars: a short bar is a good method.
@@ -131,7 +109,7 @@ std::string start_dots(const Computational& c) {
 
 std::string surface(const Representational::Picture& picture, int side) {
   std::string out = format(
-      "<figure style=\"margin:0\"><svg viewBox=\"0 0 %d %d\" role=img"
+      "<figure><svg viewBox=\"0 0 %d %d\" role=img"
       " shape-rendering=crispEdges>",
       side, side);
   for (int y = 0; y < side; ++y) {
@@ -175,13 +153,13 @@ std::string reasons(const Report& report) {
 }  // namespace
 
 std::string html(const Report& report) {
-  std::string out = std::string(head) + "<h1>Ensembles</h1>";
+  std::string out;
   for (const auto& [name, results] : report.tables) {
     out += "<section><h2>" + name + "</h2>" + table(results) +
            "</section><section><h2>Test error on " + name + "</h2>" + error_bars(results) +
            "</section>";
   }
-  return out + reasons(report) + "</main></body></html>\n";
+  return page::document("Ensembles", out + reasons(report), style);
 }
 
 }  // namespace ensembles

@@ -2,6 +2,8 @@
 
 #include "html.hpp"
 
+#include "../common/picture.hpp"
+
 #include "terminal.hpp"
 
 #include <algorithm>
@@ -9,49 +11,14 @@
 #include <cmath>
 #include <limits>
 
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#endif
-#define STB_IMAGE_WRITE_STATIC
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#include <stb_image_write.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
-
 namespace gbdt {
 namespace {
-
-std::string base64(const std::vector<unsigned char>& bytes) {
-  static constexpr char digits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t word = 0;
-    for (std::size_t j = 0; j < 3; ++j)
-      word = word << 8 | (i + j < bytes.size() ? bytes[i + j] : 0u);
-    for (std::size_t j = 0; j < 4; ++j)
-      text += i + j <= bytes.size() ? digits[word >> (18 - 6 * j) & 63] : '=';
-  }
-  return text;
-}
-
-void collect(void* to, void* data, int size) {
-  auto& bytes = *static_cast<std::vector<unsigned char>*>(to);
-  const auto* from = static_cast<const unsigned char*>(data);
-  bytes.insert(bytes.end(), from, from + size);
-}
 
 /// \p channels: 1 grey, 3 colour.
 std::string image(const std::vector<unsigned char>& pixels, int height, int width, int channels,
                   const std::string& alt) {
-  std::vector<unsigned char> png;
-  if (stbi_write_png_to_func(collect, &png, width, height, channels, pixels.data(),
-                             width * channels) == 0)
-    throw quern::Error("the report: no memory for a picture");
   return format("<img width=\"%d\" height=\"%d\" alt=\"", width, height) + escape(alt) +
-         "\" src=\"data:image/png;base64," + base64(png) + "\">";
+         "\" src=\"" + page::png(pixels, height, width, channels) + "\">";
 }
 
 /// Dark violet to pale yellow; even steps look even.
@@ -128,32 +95,6 @@ std::string axes(const Frame& frame) {
 }
 
 }  // namespace
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 32 ? ' ' : c;
-    }
-  }
-  return out;
-}
 
 std::string line_chart(const std::string& metric, const std::vector<const MetricCurve*>& curves,
                        std::int64_t best) {

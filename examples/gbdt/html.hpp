@@ -6,6 +6,7 @@
 #ifndef QUERN_EXAMPLES_GBDT_HTML_HPP
 #define QUERN_EXAMPLES_GBDT_HTML_HPP
 
+#include "../common/page.hpp"
 #include "learner.hpp"
 
 #include <cstdint>
@@ -16,8 +17,7 @@
 
 namespace gbdt {
 
-/// Text for an element or a quoted attribute: names come from files and may hold anything.
-[[nodiscard]] std::string escape(std::string_view text);
+using page::escape;
 
 /// The curves of one metric, one line a set, by round. \p best: a round to mark, or -1.
 [[nodiscard]] std::string line_chart(const std::string& metric,
@@ -31,7 +31,7 @@ namespace gbdt {
 [[nodiscard]] std::string heat_image(std::span<const double> values, int height, int width,
                                      const std::string& alt);
 
-/// The page's styles; colours follow the reader's light or dark mode.
+/// What the page adds to the style of all pages.
 [[nodiscard]] std::string_view style_sheet();
 
 }  // namespace gbdt

@@ -119,7 +119,7 @@ std::string confusion(const Report& r) {
     return {};
   std::string html =
       "<section><h2>Confusion</h2><p class=\"soft small\">Rows: the true class. Columns: what was "
-      "predicted. Last column: recall.</p><div class=\"scroll\"><table class=\"confusion\"><thead>"
+      "predicted. Last column: recall.</p><div class=\"wide\"><table class=\"confusion\"><thead>"
       "<tr><td></td>";
   for (const std::string& name : names) html += "<th scope=\"col\">" + escape(name) + "</th>";
   html += "<th scope=\"col\">recall</th></tr></thead><tbody>";
@@ -277,7 +277,7 @@ std::string miss_table(const Report& r, const std::vector<Miss>& found) {
   std::vector<std::size_t> top = descending(importance(r.run.model, Importance::total_gain));
   top.resize((std::min)(top.size(), std::size_t{6}));
   std::string html =
-      "<div class=\"scroll\"><table class=\"plain rows\"><thead><tr><th>row</th><th>true</th>"
+      "<div class=\"wide\"><table class=\"plain rows\"><thead><tr><th>row</th><th>true</th>"
       "<th>predicted</th>";
   for (const std::size_t f : top) html += "<th>" + escape(feature_name(r, f)) + "</th>";
   html += "</tr></thead><tbody>";
@@ -339,20 +339,15 @@ std::string settings_table(const Report& r) {
 }  // namespace
 
 void write_report(const Report& r) {
-  const std::string title = escape(title_of(r));
-  std::string html =
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
-      "content=\"width=device-width, initial-scale=1\"><title>" +
-      title + "</title><style>" + std::string(style_sheet()) + "</style></head>\n<body><main>";
-  html += "<header><h1>" + title + "</h1><p class=\"soft\">" + count_text(r.train.rows()) +
-          " rows of " + count_text(r.run.model.features) + " features";
+  std::string body = "<p class=\"soft\">" + count_text(r.train.rows()) + " rows of " +
+                     count_text(r.run.model.features) + " features";
   if (r.run.model.objective.starts_with("multi:"))
-    html += format(", %d classes", r.run.model.outputs);
-  html += ", " + escape(r.settings.options.objective) + "</p></header>\n";
-  html += figures(r) + "\n" + curves(r) + "\n" + confusion(r) + "\n";
-  html += (has_pictures(r) ? heat_maps(r) : bars(r) + "\n" + effects(r)) + "\n" + wrong(r) + "\n" +
-          settings_table(r);
-  html += "\n</main></body></html>\n";
+    body += format(", %d classes", r.run.model.outputs);
+  body += ", " + escape(r.settings.options.objective) + "</p>\n";
+  body += figures(r) + "\n" + curves(r) + "\n" + confusion(r) + "\n";
+  body += (has_pictures(r) ? heat_maps(r) : bars(r) + "\n" + effects(r)) + "\n" + wrong(r) + "\n" +
+          settings_table(r) + "\n";
+  const std::string html = page::document(title_of(r), body, style_sheet());
   quern::write_file_atomically(r.settings.report_path,
                                std::as_bytes(std::span<const char>(html.data(), html.size())));
 }

@@ -7,33 +7,14 @@ namespace gbdt {
 std::string_view style_sheet() {
   return R"(
 :root {
-  color-scheme: light dark;
-  --page: #f6f5f2; --card: #ffffff; --ink: #1f2328; --soft: #646b75; --line: #dcdad4;
   --train: #8a93a0; --test: #0b66c3; --good: 11 102 195; --bad: 200 62 40;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --page: #14171b; --card: #1d2126; --ink: #e7e9ec; --soft: #9aa3ae; --line: #343a42;
     --train: #8d96a3; --test: #63adf5; --good: 74 152 235; --bad: 235 104 80;
   }
 }
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-}
-main { max-width: 1120px; margin: 0 auto; padding: 28px 16px 48px; }
-header { margin: 0 4px 22px; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 6px; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 0 0 4px; }
-h3 { font-size: 1rem; margin: 0 0 6px; font-weight: 600; }
-p { margin: 0 0 14px; }
-.soft { color: var(--soft); }
-.small { font-size: .875rem; }
-section {
-  background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-  padding: 20px; margin: 0 0 18px;
-}
+p { max-width: none; white-space: normal; }
 .figures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
   margin: 0 0 18px; padding: 0;
@@ -49,10 +30,7 @@ section {
 .figures dd small { display: block; white-space: normal; font-size: .8rem; font-weight: 400; color: var(--soft); }
 .figures .main dd { color: var(--test); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(320px, 100%), 1fr)); gap: 20px; }
-figure { margin: 0; }
-svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--soft); font-size: 14px; font-family: inherit; }
-.grid { stroke: var(--line); stroke-width: 1; }
 .curve { fill: none; stroke-width: 2.5; stroke-linejoin: round; }
 .curve.train { stroke: var(--train); }
 .curve.test { stroke: var(--test); }
@@ -63,9 +41,9 @@ svg text { fill: var(--soft); font-size: 14px; font-family: inherit; }
   vertical-align: middle; border-radius: 2px; background: var(--train);
 }
 .legend .test::before { background: var(--test); }
-.scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
-th { font-weight: 500; text-align: left; }
+th, td { border: 0; padding: 1px; text-align: left; }
+th { font-weight: 500; color: inherit; }
 .confusion td {
   text-align: right; padding: 7px 8px; min-width: 52px; border: 2px solid var(--card);
   border-radius: 6px; background: rgb(var(--bad) / var(--a, 0));

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <csignal>
-#include <cstdarg>
 #include <cstdio>
 #include <vector>
 
@@ -49,19 +48,6 @@ std::string metrics_text(const quern::Progress& progress) {
 
 bool interrupted() { return interrupt_seen != 0; }
 void watch_interrupts() { std::signal(SIGINT, note_interrupt); }
-
-std::string format(const char* pattern, ...) {
-  va_list arguments;
-  va_start(arguments, pattern);
-  va_list again;
-  va_copy(again, arguments);
-  const int size = std::vsnprintf(nullptr, 0, pattern, arguments);
-  va_end(arguments);
-  std::vector<char> text(static_cast<std::size_t>((std::max)(size, 0)) + 1);
-  std::vsnprintf(text.data(), text.size(), pattern, again);
-  va_end(again);
-  return {text.data(), text.size() - 1};
-}
 
 std::string count_text(std::int64_t value) {
   std::string text = std::to_string(value);

@@ -6,6 +6,8 @@
 #ifndef QUERN_EXAMPLES_GBDT_TERMINAL_HPP
 #define QUERN_EXAMPLES_GBDT_TERMINAL_HPP
 
+#include "../common/page.hpp"
+
 #include "quern/core/progress.hpp"
 
 #include <chrono>
@@ -19,8 +21,7 @@ namespace gbdt {
 [[nodiscard]] bool interrupted();
 void watch_interrupts();
 
-/// printf to a string.
-[[nodiscard]] std::string format(const char* pattern, ...) __attribute__((format(printf, 1, 2)));
+using page::format;
 
 /// "1,234,567", "12.3 MB", "4.5 s" or "2 min 3 s".
 [[nodiscard]] std::string count_text(std::int64_t value);

@@ -104,7 +104,7 @@ int run(int argc, char** argv) {
                {"adaptive rate only", of(optim::Adam{.lr = 1e-3, .beta1 = 0})},
                {"both: Adam", of(optim::Adam{.lr = 1e-3})}});
   }
-  const std::string text = page(found);
+  const std::string text = optimizers::html(found);
   quern::write_file_atomically(html, std::as_bytes(std::span(text.data(), text.size())));
   std::printf("open %s\n", html.c_str());
   return 0;

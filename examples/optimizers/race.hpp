@@ -6,6 +6,8 @@
 #ifndef QUERN_EXAMPLES_OPTIMIZERS_RACE_HPP
 #define QUERN_EXAMPLES_OPTIMIZERS_RACE_HPP
 
+#include "../common/page.hpp"
+
 #include "quern/core/nd_array.hpp"
 #include "quern/optim/optimizer_base.hpp"
 
@@ -18,10 +20,7 @@
 namespace optimizers {
 
 /// A curve: one point an epoch, or a point of a path.
-struct Curve {
-  std::string name;
-  std::vector<double> x, y;
-};
+using Curve = page::Series;
 
 /// Pictures as rows of 784 numbers in 0..1, labels 0..9.
 struct Pictures {
@@ -71,7 +70,7 @@ struct Findings {
   std::vector<Curve> logistic;
   std::vector<Training> race, decay, apart;
 };
-[[nodiscard]] std::string page(const Findings& findings);
+[[nodiscard]] std::string html(const Findings& findings);
 
 }  // namespace optimizers
 

@@ -1,20 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "../common/picture.hpp"
+
 #include "quern/optim/lbfgs.hpp"
 #include "quern/optim/optimizer.hpp"
 #include "race.hpp"
-
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#define STB_IMAGE_WRITE_STATIC
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#endif
-#include <stb_image_write.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
 
 #include <algorithm>
 #include <cmath>
@@ -25,22 +15,6 @@ namespace {
 
 namespace optim = quern::optim;
 using Function = std::function<double(const double* x, double* gradient)>;
-
-std::string base64(const std::string& bytes) {
-  static constexpr char digits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    unsigned word = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      word = word << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0U);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      text += i + k > bytes.size() ? '=' : digits[word >> (18 - 6 * k) & 63U];
-    }
-  }
-  return text;
-}
 
 /// Heights in bands, on a logarithmic scale: contour lines without lines.
 std::string picture(const Surface& s, const Function& f) {
@@ -63,14 +37,7 @@ std::string picture(const Surface& s, const Function& f) {
     };
     bytes.insert(bytes.end(), {shade(40, 246), shade(70, 244), shade(110, 236)});
   }
-  std::string png;
-  stbi_write_png_to_func(
-      [](void* to, void* data, int size) {
-        static_cast<std::string*>(to)->append(static_cast<const char*>(data),
-                                              static_cast<std::size_t>(size));
-      },
-      &png, width, height, 3, bytes.data(), 3 * width);
-  return "data:image/png;base64," + base64(png);
+  return page::png(bytes, height, width, 3);
 }
 
 template <class Method>

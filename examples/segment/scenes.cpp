@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+#include "../common/picture.hpp"
+
 #include "quern/core/error.hpp"
 #include "quern/core/random.hpp"
 #include "quern/io/idx.hpp"
 #include "segment.hpp"
-
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#define STB_IMAGE_WRITE_STATIC
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#endif
-#include <stb_image_write.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
 
 #include <algorithm>
 #include <array>
@@ -43,22 +33,6 @@ void place(Scenes& scenes, Index n, const std::uint8_t* item, std::int64_t label
       scenes.classes[static_cast<std::size_t>(at)] = label + 1;
     }
   }
-}
-
-std::string base64(const std::string& bytes) {
-  constexpr const char* digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    std::uint32_t three = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      const bool there = i + k < bytes.size();
-      three = three << 8 | (there ? static_cast<unsigned char>(bytes[i + k]) : 0U);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      out += i + k <= bytes.size() ? digits[three >> (18 - 6 * k) & 63] : '=';
-    }
-  }
-  return out;
 }
 
 /// A colour for each class: background dark, clothes apart in hue.
@@ -125,15 +99,7 @@ std::string sample_sheet(const Scenes& test, const std::vector<Result>& results,
       }
     }
   }
-  std::string png;
-  stbi_write_png_to_func(
-      [](void* to, void* data, int size) {
-        static_cast<std::string*>(to)->append(static_cast<const char*>(data),
-                                              static_cast<std::size_t>(size));
-      },
-      &png, static_cast<int>(width), static_cast<int>(height), 3, image.data(),
-      static_cast<int>(3 * width));
-  return "data:image/png;base64," + base64(png);
+  return page::png(image, height, width, 3);
 }
 
 }  // namespace segment

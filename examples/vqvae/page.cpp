@@ -1,20 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 #include "../common/page.hpp"
+#include "../common/picture.hpp"
 
 #include "model.hpp"
-
-#if defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
-#endif
-#define STB_IMAGE_WRITE_IMPLEMENTATION
-#define STB_IMAGE_WRITE_STATIC
-#include <stb_image_write.h>
-#if defined(__GNUC__)
-#pragma GCC diagnostic pop
-#endif
 
 #include <algorithm>
 #include <cmath>
@@ -24,22 +13,6 @@
 
 namespace vqvae {
 namespace {
-
-std::string base64(const std::string& bytes) {
-  static constexpr char digits[] =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    unsigned group = 0;
-    for (std::size_t j = 0; j < 3; ++j) {
-      group = group << 8 | (i + j < bytes.size() ? static_cast<unsigned char>(bytes[i + j]) : 0U);
-    }
-    for (std::size_t j = 0; j < 4; ++j) {
-      out += i + j > bytes.size() ? '=' : digits[group >> (18 - 6 * j) & 63];
-    }
-  }
-  return out;
-}
 
 /// Images side by side, `across` in a row, as a picture that a page can hold.
 std::string picture(const Images& images, Index across, const std::string& what) {
@@ -54,16 +27,8 @@ std::string picture(const Images& images, Index across, const std::string& what)
           static_cast<unsigned char>(std::lround(255 * (1 - value)));
     }
   }
-  std::string png;
-  stbi_write_png_to_func(
-      [](void* to, void* data, int size) {
-        static_cast<std::string*>(to)->append(static_cast<const char*>(data),
-                                              static_cast<std::size_t>(size));
-      },
-      &png, static_cast<int>(wide), static_cast<int>(high), 1, bytes.data(),
-      static_cast<int>(wide));
-  return "<img style=\"width:100%;image-rendering:pixelated\" alt=\"" + page::escape(what) +
-         "\" src=\"data:image/png;base64," + base64(png) + "\">";
+  return "<img class=\"sheet\" alt=\"" + page::escape(what) + "\" src=\"" +
+         page::png(bytes, high, wide, 1) + "\">";
 }
 
 std::string section(const std::string& title, const std::string& text, const std::string& body) {
@@ -150,7 +115,6 @@ page::Section usage(const Findings& f) {
 }  // namespace
 
 std::string page(const Findings& f) {
-  std::string text = page::html("A VQ-VAE on Fashion-MNIST", {figures(f), usage(f), judged(f)});
   const std::string pictures =
       section("Originals, reconstructions, and the network without quantiser",
               "Test pictures; three rows each.",
@@ -162,8 +126,8 @@ std::string page(const Findings& f) {
               "The same, logits moved " + page::number(f.guidance, "%.1f") +
                   " times further from those of no class.",
               picture(f.guided, 20, "guided samples"));
-  const std::size_t at = text.find("</main>");
-  return text.insert(at, pictures);
+  return page::document("A VQ-VAE on Fashion-MNIST",
+                        page::body({figures(f), usage(f), judged(f)}) + pictures);
 }
 
 }  // namespace vqvae
