@@ -181,6 +181,7 @@ std::string worst_table(const Findings& f) {
 }
 
 constexpr const char* style = R"(
+td { white-space: nowrap; }
 th { font-weight: 500; color: inherit; vertical-align: bottom; }
 tr > th:first-child, tr > th:not(tr:first-child > *), .left { text-align: left; }
 tr:first-child > th:not(:first-child) { max-width: 16ch; overflow-wrap: break-word; }
