@@ -252,6 +252,23 @@ TEST(Cart, RandomThresholdsPartAsTheySay) {
   }
 }
 
+// Rows that weigh 1 are counted by a kernel, others weighed by running sums.
+TEST(Cart, RandomCutsOfEqualWeightsAreTheSame) {
+  for (const int values : {9, 0}) {
+    const Table t = table(700, 4, values, 0.0, 17);
+    const CartOptions o{.splitter = tree::Splitter::random};
+    const CartGrowth ones = grown(t, std::vector<double>(700, 1.0), o, true);
+    const CartGrowth twos = grown(t, std::vector<double>(700, 2.0), o, true);
+    ASSERT_EQ(ones.nodes.size(), twos.nodes.size());
+    for (std::size_t i = 0; i < ones.nodes.size(); ++i) {
+      EXPECT_EQ(ones.nodes[i].feature, twos.nodes[i].feature);
+      EXPECT_EQ(ones.nodes[i].threshold, twos.nodes[i].threshold);
+      EXPECT_EQ(ones.nodes[i].rows, twos.nodes[i].rows);
+    }
+    EXPECT_EQ(ones.values, twos.values);
+  }
+}
+
 TEST(Cart, ThreadsDoNotMatter) {
   const Table t = table(30000, 5, 100, 0.05, 11);
   const std::vector<double> w = weights(30000, true);
@@ -295,6 +312,23 @@ TEST(CartColumns, CodesAreRanks) {
   }
   EXPECT_EQ(columns.missing_code(0), 3u);
   EXPECT_EQ(columns.cut(0, 1, 2), 5.25);
+}
+
+TEST(CartColumns, TheLastCodeBelowIsFoundFromAnyGuess) {
+  std::vector<float> x;
+  for (int r = 0; r < 40; ++r) x.push_back(static_cast<float>(r * r));
+  const CartColumns columns(MatrixView<const float>(x.data(), {40, 1}));
+  for (const std::uint32_t first : {0U, 3U, 30U}) {
+    for (const std::uint32_t last : {first, first + 1, first + 9}) {
+      for (double at = -1; at < 1600; at += 7) {
+        std::uint32_t expected = first;
+        for (std::uint32_t c = first; c <= last; ++c)
+          if (c * c <= at) expected = c;
+        for (std::uint32_t guess = first; guess <= last; ++guess)
+          ASSERT_EQ(columns.last_below(0, first, last, at, guess), expected) << first << ' ' << at;
+      }
+    }
+  }
 }
 
 TEST(CartColumns, BytesHold256ValuesAndBinsHoldMore) {

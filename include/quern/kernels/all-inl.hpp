@@ -54,6 +54,7 @@
 #include "quern/kernels/transpose-inl.hpp"
 #include "quern/kernels/tree_binning-inl.hpp"
 #include "quern/kernels/tree_codes-inl.hpp"
+#include "quern/kernels/tree_cut-inl.hpp"
 #include "quern/kernels/tree_gradient-inl.hpp"
 #include "quern/kernels/tree_histogram-inl.hpp"
 #include "quern/kernels/tree_partition-inl.hpp"

@@ -88,8 +88,10 @@ class CartGrower {
     rows_.clear();
     samples_.clear();
     total_ = 0;
+    alike_ = true;
     for (std::size_t r = 0; r < weights.size(); ++r) {
       if (!(weights[r] > 0)) continue;
+      alike_ = alike_ && weights[r] == Weight{1};
       rows_.push_back(static_cast<std::uint32_t>(r));
       samples_.push_back(target_.sample(r, weights[r]));
       total_ += static_cast<double>(weights[r]);
@@ -271,7 +273,7 @@ class CartGrower {
     const bool side_by_side = searches_.size() > 1 && range.size() * first >= parallel_cells;
     if (options_.splitter == Splitter::random) {
       for (std::size_t w = 0; w < (side_by_side ? searches_.size() : 1); ++w)
-        searches_[w].begin_random(samples(range.begin, range.end));
+        searches_[w].begin_random(samples(range.begin, range.end), alike_);
     }
     CartSplit best;
     bool varies = false;
@@ -314,9 +316,11 @@ class CartGrower {
     Code* codes = search.template codes<Code>(range.size());
     gather(drawn.feature, range, codes);
     const std::span<const Sample> of_node = samples(range.begin, range.end);
-    if (options_.splitter == Splitter::random)
+    if (options_.splitter == Splitter::random) {
+      std::fill(codes + range.size(), codes + search.padded(range.size()), codes[0]);
       return search.random_split(columns_, drawn.feature, codes, of_node, drawn.uniform,
                                  drawn.missing_left, limits_, best);
+    }
     return search.best_split(columns_, drawn.feature, codes, of_node, limits_, best);
   }
 
@@ -375,6 +379,7 @@ class CartGrower {
   Philox rng_;
   ChildLimits limits_;
   double total_ = 0;
+  bool alike_ = false;  ///< all weights are 1
   std::vector<std::int32_t> features_;
   std::vector<Draw> draws_;
   std::vector<std::uint32_t> rows_, right_rows_;

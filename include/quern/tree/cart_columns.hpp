@@ -75,13 +75,27 @@ class BasicCartColumns {
     return static_cast<double>(values(f, below).high) / 2 +
            static_cast<double>(values(f, above).low) / 2;
   }
-  /// The last code in [first, last] whose values are all <= x; first if none is.
+  /// The last code in [first, last] whose values are all <= x; first if none is. Sought outwards
+  /// from \p guess, one of them, in steps that double.
   [[nodiscard]] std::uint32_t last_below(std::int32_t f, std::uint32_t first, std::uint32_t last,
-                                         double x) const noexcept {
+                                         double x, std::uint32_t guess) const noexcept {
+    const CodeValues* of = values_.data() + offsets_[static_cast<std::size_t>(f)];
+    const auto is_below = [&](std::uint32_t code) {
+      return static_cast<double>(of[code].high) <= x;
+    };
+    std::uint32_t step = 1;
+    if (is_below(guess)) {
+      for (first = guess; last - first >= step && is_below(first + step); step *= 2) first += step;
+      if (last - first >= step) last = first + step - 1;
+    } else {
+      std::uint32_t above = guess;
+      for (; above - first > step && !is_below(above - step); step *= 2) above -= step;
+      if (above - first > step) first = above - step;
+      last = above > first ? above - 1 : first;
+    }
     while (first < last) {
       const std::uint32_t middle = first + (last - first + 1) / 2;
-      (static_cast<double>(values(f, middle).high) <= x ? first : last) =
-          static_cast<double>(values(f, middle).high) <= x ? middle : middle - 1;
+      (is_below(middle) ? first : last) = is_below(middle) ? middle : middle - 1;
     }
     return first;
   }

@@ -12,14 +12,15 @@
 #define QUERN_TREE_DETAIL_CART_SEARCH_HPP
 
 #include "quern/core/config.hpp"
+#include "quern/kernels/kernels.hpp"
 #include "quern/tree/cart_columns.hpp"
+#include "quern/tree/detail/cart_split.hpp"
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -27,29 +28,6 @@
 
 QUERN_NAMESPACE_BEGIN
 namespace tree::detail {
-
-/// A division of a node's rows.
-struct CartSplit {
-  double score = -(std::numeric_limits<double>::max)();
-  std::int32_t feature = -1;  ///< -1: none
-  std::uint32_t below = 0;    ///< the last code that goes left
-  double threshold = 0;       ///< values up to this go left
-  bool missing_left = false;
-  bool only_missing = false;  ///< whatever is not missing goes left
-};
-
-/// What a child must have.
-struct ChildLimits {
-  std::int64_t samples = 1;
-  double weight = 0;
-};
-
-/// Rows up to `end` of the ordered samples have this code.
-struct CodeRun {
-  std::uint32_t code;
-  std::uint32_t end;   ///< of the samples
-  std::uint32_t rows;  ///< in it
-};
 
 /// One worker's memory and methods.
 template <class Target>
@@ -60,14 +38,17 @@ class CartSearch {
 
   explicit CartSearch(const Target& target) : sums(target), outputs_(target.outputs()) {}
 
-  /// Before random splits of a node: where each class of its sorted samples ends.
-  void begin_random(std::span<const Sample> samples) {
+  /// Before random splits of a node: where each class of its sorted samples ends. \p alike: all
+  /// weights are 1.
+  void begin_random(std::span<const Sample> samples, bool alike) {
+    alike_ = alike;
     label_ends_.clear();
     if constexpr (Target::counts) {
       for (std::size_t i = 1; i <= samples.size(); ++i) {
         if (i < samples.size() && samples[i].label == samples[i - 1].label) continue;
         label_ends_.push_back(static_cast<std::uint32_t>(i));
       }
+      counts_.resize(label_ends_.size());
     }
   }
 
@@ -94,7 +75,7 @@ class CartSearch {
   }
 
   /// The split of \p feature at a random threshold: \p uniform in [0, 1) of the way from the
-  /// smallest value to the largest; missing values go as they are told.
+  /// smallest value to the largest; missing values go as they are told. Codes are padded().
   template <class Code>
   bool random_split(const CartColumns& columns, std::int32_t feature, const Code* codes,
                     std::span<const Sample> samples, double uniform, bool missing_left,
@@ -127,14 +108,18 @@ class CartSearch {
   std::vector<std::uint8_t> byte_codes;  ///< of the feature in work
   std::vector<std::uint32_t> wide_codes;
 
-  /// Memory for codes of that many rows.
+  /// What kernels read for that many codes.
+  [[nodiscard]] static constexpr std::size_t padded(std::size_t rows) noexcept {
+    return (rows + 63) / 64 * 64;
+  }
+  /// Memory for codes of that many rows, padded().
   template <class Code>
   [[nodiscard]] Code* codes(std::size_t rows) {
     if constexpr (sizeof(Code) == 1) {
-      if (byte_codes.size() < rows) byte_codes.resize(rows);
+      if (byte_codes.size() < padded(rows)) byte_codes.resize(padded(rows));
       return byte_codes.data();
     } else {
-      if (wide_codes.size() < rows) wide_codes.resize(rows);
+      if (wide_codes.size() < padded(rows)) wide_codes.resize(padded(rows));
       return wide_codes.data();
     }
   }
@@ -227,7 +212,9 @@ class CartSearch {
     const auto from = static_cast<double>(columns.values(split.feature, low).high);
     const auto to = static_cast<double>(columns.values(split.feature, high).low);
     const double x = from + uniform * (to - from);
-    split.below = columns.last_below(split.feature, low, high - 1, x);
+    // As far among the codes as among the values: right where values are evenly spaced.
+    const auto guess = low + static_cast<std::uint32_t>(uniform * static_cast<double>(high - low));
+    split.below = columns.last_below(split.feature, low, high - 1, x, (std::min)(guess, high - 1));
     // Within a joined code nothing can be cut: its upper end stands for what is inside.
     split.threshold = x < to ? x : from;
   }
@@ -236,12 +223,8 @@ class CartSearch {
   template <class Code>
   static std::size_t whole_range(const Code* codes, std::size_t n, std::uint32_t& low,
                                  std::uint32_t& high) noexcept {
-    Code least = codes[0], most = codes[0];
-    for (std::size_t i = 1; i < n; ++i) {
-      const Code code = codes[i];
-      least = code < least ? code : least;
-      most = code > most ? code : most;
-    }
+    Code least = 0, most = 0;
+    QUERN_DISPATCH(code_range<Code>(codes, static_cast<std::int64_t>(n), &least, &most));
     low = least;
     high = most;
     return 0;
@@ -275,36 +258,66 @@ class CartSearch {
     }
     return rows;
   }
-  /// The same where nothing is missing. Samples of classes are sorted by them (see CartGrower): a
-  /// class is a difference of running sums, which take no branches.
+  /// The same where nothing is missing. Samples of classes are sorted by them (see CartGrower): of
+  /// rows that weigh alike a kernel counts each class, else it is a difference of running sums,
+  /// which take no branches.
   template <class Code>
   std::int64_t count_left(const Code* codes, std::span<const Sample> samples, std::uint32_t below) {
-    if constexpr (!Target::counts) {
-      return count_left(codes, samples, CartSplit{.below = below}, ~std::uint32_t{0});
-    } else {
-      using Sum = typename Target::Sum;
-      std::vector<Sum>& running = running_sums<Sum>();
-      if (running.size() < samples.size()) running.resize(samples.size());
+    if constexpr (Target::counts) {
+      return alike_ ? count_classes(codes, samples, below) : weigh_classes(codes, samples, below);
+    } else if constexpr (Target::joins) {
       std::int64_t rows = 0;
-      Sum weight = 0;
-      for (std::size_t i = 0; i < samples.size(); ++i) {
-        const int left = codes[i] <= below ? 1 : 0;
-        rows += left;
-        if constexpr (std::is_integral_v<Sum>) {
-          weight += static_cast<Sum>(samples[i].weight) & -static_cast<Sum>(left);
-        } else {
-          weight += samples[i].weight * static_cast<Sum>(left);
-        }
-        running[i] = weight;
-      }
       sums.start();
-      Sum before = 0;
-      for (const std::uint32_t end : label_ends_) {
-        sums.set_left(samples[end - 1].label, running[end - 1] - before);
-        before = running[end - 1];
+      for (std::size_t i = 0; i < samples.size(); ++i) {
+        const bool left = codes[i] <= below;
+        const double taken = left ? 1.0 : 0.0;
+        rows += left ? 1 : 0;
+        sums.add({samples[i].weight * taken, samples[i].weighted * taken});
       }
       return rows;
+    } else {
+      return count_left(codes, samples, CartSplit{.below = below}, ~std::uint32_t{0});
     }
+  }
+  template <class Code>
+  std::int64_t count_classes(const Code* codes, std::span<const Sample> samples,
+                             std::uint32_t below) {
+    using Sum = typename Target::Sum;
+    QUERN_DISPATCH(count_up_to<Code>(codes, static_cast<Code>(below), label_ends_.data(),
+                                     static_cast<std::int64_t>(counts_.size()), counts_.data()));
+    std::int64_t rows = 0;
+    sums.start();
+    for (std::size_t k = 0; k < counts_.size(); ++k) {
+      rows += counts_[k];
+      sums.set_left(samples[label_ends_[k] - 1].label, static_cast<Sum>(counts_[k]));
+    }
+    return rows;
+  }
+  template <class Code>
+  std::int64_t weigh_classes(const Code* codes, std::span<const Sample> samples,
+                             std::uint32_t below) {
+    using Sum = typename Target::Sum;
+    std::vector<Sum>& running = running_sums<Sum>();
+    if (running.size() < samples.size()) running.resize(samples.size());
+    std::int64_t rows = 0;
+    Sum weight = 0;
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      const int left = codes[i] <= below ? 1 : 0;
+      rows += left;
+      if constexpr (std::is_integral_v<Sum>) {
+        weight += static_cast<Sum>(samples[i].weight) & -static_cast<Sum>(left);
+      } else {
+        weight += samples[i].weight * static_cast<Sum>(left);
+      }
+      running[i] = weight;
+    }
+    sums.start();
+    Sum before = 0;
+    for (const std::uint32_t end : label_ends_) {
+      sums.set_left(samples[end - 1].label, running[end - 1] - before);
+      before = running[end - 1];
+    }
+    return rows;
   }
   template <class Sum>
   [[nodiscard]] std::vector<Sum>& running_sums() {
@@ -477,7 +490,9 @@ class CartSearch {
   std::vector<std::uint64_t> keys_, other_keys_;
   std::vector<std::uint32_t> whole_cells_;
   std::vector<double> real_cells_;
+  bool alike_ = false;                     ///< all samples weigh 1, by random splits
   std::vector<std::uint32_t> label_ends_;  ///< of the node's samples, by random splits
+  std::vector<std::uint32_t> counts_;      ///< (classes of the node) that go left
   std::vector<std::int64_t> whole_running_;
   std::vector<double> real_running_;
 };
