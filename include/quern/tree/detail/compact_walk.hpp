@@ -138,7 +138,8 @@ inline std::size_t byte_step(const ByteNode* nodes, const std::uint8_t* bytes,
 template <class Use>
 void walk_byte_rows(const ByteTree& tree, std::int32_t depth, const std::uint8_t* bytes,
                     std::int64_t rows, const Use& use) {
-  constexpr std::size_t ways = 8;
+  // A step waits for two loads: sixteen walks have work meanwhile, though half their places spill.
+  constexpr std::size_t ways = 16;
   constexpr auto all = std::make_index_sequence<ways>();
   constexpr std::int32_t unchecked = 2;
   alignas(64) std::array<std::uint8_t, byte_group_rows> leaves;
