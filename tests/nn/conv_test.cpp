@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Convolutions: PyTorch's values and gradients, finite differences, both layouts against each
-/// other, masks, causality, adjointness, threads, wrong options.
+/// Convolutions: PyTorch's values and gradients, finite differences, minimal filtering, both
+/// layouts against each other, masks, causality, adjointness, threads, wrong options.
 
 #include "quern/nn/conv.hpp"
 
@@ -11,7 +11,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -122,6 +125,131 @@ TEST(NnConv, GradientsAgainstFiniteDifferences) {
       check_gradients(*layer, x);
     }
   }
+}
+
+/// Mean square of the differences from `exact`, by its own.
+template <class T>
+double mean_error(const nn::Tensor<T>& y, const nn::Tensor<double>& exact) {
+  double apart = 0, all = 0;
+  for (Index i = 0; i < y.size(); ++i) {
+    apart += std::pow(static_cast<double>(y[i]) - exact[i], 2);
+    all += exact[i] * exact[i];
+  }
+  return std::sqrt(apart / all);
+}
+
+/// Forward and gradients of one algorithm, on values that T holds exactly.
+template <class T>
+struct Passes {
+  nn::Tensor<T> y, dx, dw;
+
+  Passes(Case c, nn::ConvAlgorithm algorithm, nn::Layout layout, const nn::Tensor<float>& image,
+         int threads = 1) {
+    c.options.algorithm = algorithm;
+    const auto layer = make<T>(c, layout);
+    const auto parameters = nn::parameters_of(*layer);
+    const auto drawn = [](const nn::Extents& shape, std::uint64_t seed) {
+      const nn::Tensor<float> from = random_tensor<float>(shape, seed);
+      nn::Tensor<T> to(shape);
+      std::copy(from.span().begin(), from.span().end(), to.span().begin());
+      return to;
+    };
+    const nn::Tensor<T> w = drawn(parameters[0].values.shape(), 7);
+    std::copy(w.span().begin(), w.span().end(), parameters[0].values.begin());
+    nn::Tensor<T> x(image.shape());
+    std::copy(image.span().begin(), image.span().end(), x.span().begin());
+    nn::Cache<T> cache;
+    cache.context.threads = threads;
+    y.resize(layer->output_shape(x.shape()));
+    dx.resize(x.shape());
+    dw.resize(w.shape());
+    layer->forward(x.view(), y.view(), cache, nn::Mode::training);
+    nn::Gradients<T> gradients(parameters);
+    layer->backward(drawn(y.shape(), 8).view(), dx.view(), cache, gradients);
+    std::copy(gradients[0].begin(), gradients[0].end(), dw.span().begin());
+  }
+};
+
+/// Whether `all` begins with the values of `some`.
+bool starts_with(const nn::Tensor<float>& all, const nn::Tensor<float>& some) {
+  return std::equal(some.span().begin(), some.span().end(), all.span().begin());
+}
+
+const std::vector<Case> minimal_cases = {
+    {1, 3, {.kernel = 3, .padding = 1}},
+    {3, 17, {.kernel = 3, .padding = 2}},
+    {16, 33, {.kernel = 3, .padding = {0, 1}}},
+    {33, 16, {.kernel = 2}},
+    {34, 6, {.kernel = 3, .padding = 1, .groups = 2}},
+    {17, 33, {.kernel = 4, .stride = 2, .padding = 1}},
+    {5, 16, {.kernel = 6, .stride = 2, .padding = 2}},
+    {16, 3, {.kernel = {6, 3}, .stride = {2, 1}, .padding = 3}},
+    {33, 17, {.kernel = 4, .stride = 2, .padding = 1}, true},
+    {16, 5, {.kernel = 3, .padding = 1}, true},
+    {6, 34, {.kernel = 4, .stride = 2, .padding = 0, .output_padding = 1, .groups = 2}, true},
+    {9, 17, {.kernel = {9, 6}, .stride = {3, 2}, .padding = {4, 1}}, true}};
+
+/// Minimal filtering, against direct sums in double, of images of every awkward size.
+TEST(NnConv, MinimalFiltering) {
+  for (std::size_t k = 0; k < minimal_cases.size(); ++k) {
+    const Case& c = minimal_cases[k];
+    for (const nn::Extents& size : {nn::Extents{3, 1, 1}, {1, 2, 5}, {2, 9, 13}, {3, 7, 8}}) {
+      for (const bool last : {false, true}) {
+        SCOPED_TRACE(std::to_string(k) + " " + nn::shape_text(size) + (last ? " last" : ""));
+        if (!c.transposed && (size[1] + 2 * c.options.padding.h < c.options.kernel.h ||
+                              size[2] + 2 * c.options.padding.w < c.options.kernel.w)) {
+          continue;
+        }
+        const nn::Extents shape = last ? nn::Extents{size[0], size[1], size[2], c.inputs}
+                                       : nn::Extents{size[0], c.inputs, size[1], size[2]};
+        const nn::Layout layout = last ? nn::Layout::channels_last : nn::Layout::channels_first;
+        const nn::Tensor<float> x = random_tensor<float>(shape, k);
+        const Passes<double> exact(c, nn::ConvAlgorithm::direct, layout, x);
+        const Passes<float> single(c, nn::ConvAlgorithm::minimal, layout, x);
+        const Passes<double> twice(c, nn::ConvAlgorithm::minimal, layout, x);
+        EXPECT_LT(mean_error(single.y, exact.y), 1e-6);
+        EXPECT_LT(mean_error(single.dx, exact.dx), 1e-6);
+        EXPECT_LT(mean_error(single.dw, exact.dw), 1e-6);
+        EXPECT_LT(mean_error(twice.y, exact.y), 2e-15);
+        EXPECT_LT(mean_error(twice.dx, exact.dx), 2e-15);
+        EXPECT_LT(mean_error(twice.dw, exact.dw), 2e-15);
+      }
+    }
+  }
+}
+
+TEST(NnConv, MinimalFilteringOnAnyThreads) {
+  for (const bool transposed : {false, true}) {
+    const Case c{20, 33, {.kernel = 4, .stride = 2, .padding = 1}, transposed};
+    for (const nn::Layout layout : {nn::Layout::channels_first, nn::Layout::channels_last}) {
+      const bool last = layout == nn::Layout::channels_last;
+      const nn::Tensor<float> x =
+          random_tensor<float>(last ? nn::Extents{5, 37, 30, 20} : nn::Extents{5, 20, 37, 30}, 3);
+      const Passes<float> one(c, nn::ConvAlgorithm::minimal, layout, x, 1);
+      for (const int threads : {2, 3}) {
+        const Passes<float> more(c, nn::ConvAlgorithm::minimal, layout, x, threads);
+        EXPECT_TRUE(starts_with(more.y, one.y));
+        EXPECT_TRUE(starts_with(more.dx, one.dx));
+        EXPECT_TRUE(starts_with(more.dw, one.dw));
+      }
+    }
+  }
+}
+
+/// What is taken without being asked for: an image's values do not depend on the batch.
+TEST(NnConv, AlgorithmDoesNotDependOnTheBatch) {
+  const Case c{32, 32, {.kernel = 3, .padding = 1}};
+  const nn::Tensor<float> x = random_tensor<float>({3, 9, 9, 32}, 3);
+  const auto run = [&](nn::ConvAlgorithm algorithm, Index images) {
+    nn::Tensor<float> some({images, 9, 9, 32});
+    std::copy_n(x.data(), some.size(), some.data());
+    return Passes<float>(c, algorithm, nn::Layout::channels_last, some).y;
+  };
+  const nn::Tensor<float> all = run(nn::ConvAlgorithm::automatic, 3);
+  const nn::Tensor<float> one = run(nn::ConvAlgorithm::automatic, 1);
+  const nn::Tensor<float> minimal = run(nn::ConvAlgorithm::minimal, 3);
+  EXPECT_TRUE(starts_with(minimal, all));
+  EXPECT_TRUE(starts_with(all, one));
 }
 
 /// Widths around the vector, and sizes that take several blocks: both layouts, one answer.

@@ -17,6 +17,8 @@
 #include "quern/kernels/complex_scan-inl.hpp"
 #include "quern/kernels/conv-inl.hpp"
 #include "quern/kernels/conv_depthwise-inl.hpp"
+#include "quern/kernels/conv_minimal-inl.hpp"
+#include "quern/kernels/conv_minimal_gradient-inl.hpp"
 #include "quern/kernels/conv_weights-inl.hpp"
 #include "quern/kernels/decayed_recurrence-inl.hpp"
 #include "quern/kernels/delta_rule-inl.hpp"

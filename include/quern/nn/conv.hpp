@@ -12,6 +12,7 @@
 
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
+#include "quern/nn/detail/conv_geometry.hpp"
 #include "quern/nn/detail/conv_pass.hpp"
 #include "quern/nn/detail/conv_weights.hpp"
 #include "quern/nn/init.hpp"
@@ -45,6 +46,7 @@ struct Conv2dOptions {
   bool bias = true;
   ConvMask mask = ConvMask::none;
   Layout layout = Layout::channels_first;
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;
 };
 
 /// Options of Conv1d.
@@ -71,6 +73,7 @@ struct ConvPlan {
   bool one_dimension = false;
   ConvMask mask = ConvMask::none;
   bool channels_last = false;
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;
 };
 
 inline void check_plan(std::string_view type, const ConvPlan& p) {
@@ -200,6 +203,7 @@ class ConvLayer : public Layer<T> {
     g.groups = plan_.groups;
     g.channels_last = plan_.channels_last;
     g.mask = mask();
+    g.algorithm = plan_.algorithm;
     const Size2 other = plan_.transposed ? grown(size, in) : shrunk(size, in);
     g.x = plan_.transposed ? other : size;
     g.y = plan_.transposed ? size : other;
@@ -260,6 +264,7 @@ inline ConvPlan plan_of(Index inputs, Index outputs, const Conv2dOptions& o, boo
   p.transposed = transposed;
   p.mask = o.mask;
   p.channels_last = o.layout == Layout::channels_last;
+  p.algorithm = o.algorithm;
   return p;
 }
 

@@ -28,6 +28,17 @@ struct Size2 {
   Index w = 1;
 };
 
+}  // namespace detail
+
+/// How a convolution is computed.
+enum class ConvAlgorithm {
+  automatic,  ///< minimal where that is faster, by shapes without the batch
+  direct,     ///< all products
+  minimal     ///< fewer products wherever the taps allow it, whatever that costs
+};
+
+namespace detail {
+
 /// One convolution's numbers: x (batch, x_channels, x) to y (batch, y_channels, y), weights
 /// (y_channels, x_channels / groups, kernel).
 struct ConvGeometry {
@@ -38,6 +49,7 @@ struct ConvGeometry {
   Index groups = 1;
   bool channels_last = false;
   std::vector<std::uint8_t> mask = {};  ///< one a tap, 0 leaves it out; empty: all count
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;
 
   [[nodiscard]] Index taps() const { return kernel.h * kernel.w; }
   [[nodiscard]] Index x_each() const { return x_channels / groups; }
@@ -123,6 +135,7 @@ enum class ConvForm {
   wide,      ///< vectors of output channels
   padded,    ///< the same from a copy with the zeros around it: runs of taps count as one tap of
              ///< more channels, so few source channels fill a product
+  minimal,   ///< the same by fewer products: conv_minimal-inl.hpp
   narrow,    ///< vectors of source channels: few output channels
   depthwise  ///< each channel by itself: vectors of channels
 };
@@ -139,6 +152,7 @@ struct ConvPass {
   const T* weights = nullptr;
   Index channel_stride = 0, output_stride = 0, group_stride = 0;  ///< of the weights
   const T* bias = nullptr;                                        ///< of dest's channels, or null
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;
 
   [[nodiscard]] Index channels() const { return source.channels / groups; }
   [[nodiscard]] Index outputs() const { return dest.channels / groups; }
@@ -150,6 +164,7 @@ ConvPass<T> forward_pass(const ConvGeometry& g, const T* x, const T* w, const T*
   ConvPass<T> pass;
   pass.batch = g.batch;
   pass.groups = g.groups;
+  pass.algorithm = g.algorithm;
   pass.source = {x, g.x, g.x_channels, g.channels_last};
   pass.dest = {y, g.y, g.y_channels, g.channels_last};
   pass.source_step = g.stride;
@@ -181,6 +196,7 @@ ConvPass<T> backward_pass(const ConvGeometry& g, const T* dy, const T* w, const 
   ConvPass<T> pass;
   pass.batch = g.batch;
   pass.groups = g.groups;
+  pass.algorithm = g.algorithm;
   pass.source = {dy, g.y, g.y_channels, g.channels_last};
   pass.dest = {dx, g.x, g.x_channels, g.channels_last};
   pass.dest_step = g.stride;

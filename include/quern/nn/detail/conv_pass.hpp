@@ -4,7 +4,8 @@
 /// Convolutions over a batch, cut into tasks: values, gradient of the input, gradient of the
 /// weights. All three are run on kernels/conv-inl.hpp, which wants the channels of a pixel side by
 /// side: images with planes of channels are transposed a few rows at a time into a task's own
-/// memory. Nothing the size of the data is ever written beside it.
+/// memory. Nothing the size of the data is ever written beside it. Where fewer products do
+/// (conv_minimal.hpp), they are run on kernels/conv_minimal-inl.hpp.
 ///
 /// The gradient of the input (and a transposed convolution, which is the same) of stride s is
 /// s x s convolutions of stride 1, one for each phase of the output's rows and columns, each with
@@ -17,9 +18,11 @@
 
 #include "quern/core/config.hpp"
 #include "quern/core/parallel.hpp"
+#include "quern/kernels/conv_minimal_types.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/nn/detail/conv_geometry.hpp"
+#include "quern/nn/detail/conv_minimal.hpp"
 #include "quern/nn/tensor.hpp"
 
 #include <algorithm>
@@ -81,11 +84,30 @@ class ConvRunner {
     } else if (channels < 8 && most_taps_ > 1) {
       form_ = ConvForm::padded;
     }
+    if (form_ == ConvForm::wide || form_ == ConvForm::padded) choose_minimal();
   }
 
-  /// Blocks of destination rows: about a thousand positions, whole phases.
+  void choose_minimal() {
+    if (pass_.algorithm == ConvAlgorithm::direct) return;
+    const Size2 step = pass_.source_step;
+    for (const ConvPhase& p : pass_.phases) {
+      minimal_.push_back(minimal_taps(p.taps, step));
+      const Index taps = minimal_.back().taps;
+      if (taps == 0 || taps != minimal_.front().taps) return;
+      const Size2 grid{(pass_.dest.size.h + pass_.dest_step.h - 1 - p.origin.h) / pass_.dest_step.h,
+                       grid_width(p)};
+      if (pass_.algorithm == ConvAlgorithm::automatic &&
+          !minimal_pays(grid, taps, step.h * step.w * pass_.channels(), pass_.outputs())) {
+        return;
+      }
+    }
+    if (!minimal_.empty()) form_ = ConvForm::minimal;
+  }
+
+  /// Blocks of destination rows: about a thousand positions, whole phases and tiles.
   void choose_blocks() {
-    const Index step = pass_.dest_step.h, height = pass_.dest.size.h;
+    const Index tile = form_ == ConvForm::minimal ? 5 - minimal_.front().taps : 1;
+    const Index step = pass_.dest_step.h * tile, height = pass_.dest.size.h;
     const Index wanted = (std::max)(Index{1}, 1024 / (std::max)(Index{1}, pass_.dest.size.w));
     block_rows_ = (std::max)(Index{1}, (wanted + step - 1) / step) * step;
     blocks_ = block_count(height, block_rows_);
@@ -128,6 +150,8 @@ class ConvRunner {
     }
     return columns;
   }
+  /// Grids that the source's steps cut its taps into.
+  [[nodiscard]] Index parts() const { return pass_.source_step.h * pass_.source_step.w; }
   [[nodiscard]] Index grid_width(const ConvPhase& p) const {
     return (pass_.dest.size.w + pass_.dest_step.w - 1 - p.origin.w) / pass_.dest_step.w;
   }
@@ -142,6 +166,11 @@ class ConvRunner {
     Index packed = 0;
     for (ConvPhase& p : pass_.phases) {
       p.packed = packed;
+      if (form_ == ConvForm::minimal) {
+        packed += rounded(QUERN_DISPATCH_AT(
+            level_, conv_minimal_weights_size<T>(pass_.outputs(), parts() * pass_.channels())));
+        continue;
+      }
       const bool alone = form_ == ConvForm::depthwise;
       const Index depth = static_cast<Index>(p.taps.size()) * (alone ? 1 : pass_.channels());
       packed += rounded(QUERN_DISPATCH_AT(level_, conv_packed_size<T>(pass_.outputs(), depth)));
@@ -166,8 +195,17 @@ class ConvRunner {
           rounded(images_ * padded_rows * (columns.end - columns.first) * pass_.channels());
     }
     const Index workers = worker_count(threads_);
-    worker_size_ = source_size_ + dest_size_ + padded_size_;
-    scratch.resize({packed * pass_.groups + zeros_size_ + worker_size_ * workers});
+    Index plain = 0;  // weights before they are transformed: where workers' memory will be
+    if (form_ == ConvForm::minimal) {
+      source_panels_ =
+          QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(parts() * pass_.channels()));
+      output_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(pass_.outputs()));
+      plain = QUERN_DISPATCH_AT(
+          level_, conv_packed_size<T>(pass_.outputs(), most_taps_ * pass_.channels()));
+    }
+    worker_size_ = source_size_ + dest_size_ + padded_size_ + source_panels_ + output_panels_;
+    scratch.resize(
+        {packed * pass_.groups + zeros_size_ + (std::max)(worker_size_ * workers, plain)});
     packed_ = scratch.data();
     zeros_ = packed_ + packed * pass_.groups;
     std::fill_n(zeros_, zeros_size_, T{});
@@ -179,6 +217,10 @@ class ConvRunner {
     const Index channels = pass_.channels(), outputs = pass_.outputs();
     for (Index g = 0; g < pass_.groups; ++g) {
       const T* const w = pass_.weights + g * pass_.group_stride;
+      if (form_ == ConvForm::minimal) {
+        pack_minimal(w, packed_ + g * packed_size_);
+        continue;
+      }
       for (const ConvPhase& p : pass_.phases) {
         T* to = packed_ + g * packed_size_ + p.packed;
         const auto count = static_cast<Index>(p.taps.size());
@@ -201,6 +243,19 @@ class ConvRunner {
           }
         }
       }
+    }
+  }
+
+  void pack_minimal(const T* w, T* to) {
+    const Index channels = pass_.channels(), outputs = pass_.outputs();
+    for (std::size_t p = 0; p < minimal_.size(); ++p) {
+      const MinimalTaps& taps = minimal_[p];
+      QUERN_DISPATCH_AT(
+          level_,
+          conv_pack_weights<T>(w, pass_.channel_stride, pass_.output_stride, taps.all.data(),
+                               static_cast<Index>(taps.all.size()), channels, outputs, workers_));
+      QUERN_DISPATCH_AT(level_, conv_minimal_weights<T>(workers_, taps.taps, parts(), channels,
+                                                        outputs, to + pass_.phases[p].packed));
     }
   }
 
@@ -234,10 +289,15 @@ class ConvRunner {
     const RowRange wanted = wanted_rows(begin, end), columns = wanted_columns();
     if (padded) pad(task, rows, wanted, columns, dest_scratch + dest_size_);
     std::vector<kernels::ConvTap> joined;
-    for (const ConvPhase& p : pass_.phases) {
+    for (std::size_t phase = 0; phase < pass_.phases.size(); ++phase) {
+      const ConvPhase& p = pass_.phases[phase];
       const RowRange grid = grid_rows(p, begin, end);
       task.source.taps = p.taps.data();
       task.source.tap_count = static_cast<Index>(p.taps.size());
+      if (form_ == ConvForm::minimal) {
+        task.source.taps = minimal_[phase].corners.data();
+        task.source.tap_count = parts();
+      }
       if (padded) {
         const Index run = join_taps(p.taps, {wanted.first, columns.first}, joined);
         task.source.taps = joined.data();
@@ -252,7 +312,7 @@ class ConvRunner {
       task.y = dest.data + row * dest.row_stride + p.origin.w * dest.pixel_stride;
       task.y_row_stride = pass_.dest_step.h * dest.row_stride;
       task.y_pixel_stride = pass_.dest_step.w * dest.pixel_stride;
-      run_task(task);
+      run_task(task, dest_scratch + dest_size_);
     }
     if (copies_dest_) {
       QUERN_DISPATCH_AT(
@@ -300,8 +360,12 @@ class ConvRunner {
     return static_cast<Index>(run);
   }
 
-  void run_task(const kernels::ConvTask<T>& task) const {
-    if (form_ == ConvForm::narrow) {
+  void run_task(const kernels::ConvTask<T>& task, T* panels) const {
+    if (form_ == ConvForm::minimal) {
+      const kernels::ConvMinimalTask<T> minimal{task, minimal_.front().taps, panels,
+                                                panels + source_panels_};
+      QUERN_DISPATCH_AT(level_, conv_minimal<T>(minimal));
+    } else if (form_ == ConvForm::narrow) {
       QUERN_DISPATCH_AT(level_, conv_narrow<T>(task));
     } else if (form_ == ConvForm::depthwise) {
       QUERN_DISPATCH_AT(level_, conv_depthwise<T>(task));
@@ -322,10 +386,12 @@ class ConvRunner {
   int threads_;
   kernels::ConvLayout layout_;
   ConvForm form_ = ConvForm::wide;
+  std::vector<MinimalTaps> minimal_;  ///< of the phases, where the form is minimal
   Index most_taps_ = 0;
   Index block_rows_ = 1, blocks_ = 0, images_ = 1;
   bool copies_source_ = false, copies_dest_ = false;
   Index packed_size_ = 0, zeros_size_ = 0, source_size_ = 0, dest_size_ = 0, padded_size_ = 0;
+  Index source_panels_ = 0, output_panels_ = 0;
   Index worker_size_ = 0;
   T* packed_ = nullptr;
   T* zeros_ = nullptr;

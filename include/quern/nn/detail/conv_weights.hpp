@@ -11,9 +11,11 @@
 #include "quern/core/config.hpp"
 #include "quern/core/nd_view.hpp"
 #include "quern/core/parallel.hpp"
+#include "quern/kernels/conv_minimal_types.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/nn/detail/column_sums.hpp"
+#include "quern/nn/detail/conv_minimal.hpp"
 #include "quern/nn/detail/conv_pass.hpp"
 #include "quern/nn/tensor.hpp"
 
@@ -56,6 +58,7 @@ class ConvWeightsRunner {
         },
         threads_);
     add_chunks();
+    if (minimal()) make_taps();
     if (depthwise_) {
       for (std::size_t t = 0; t < taps_.size(); ++t) collect_depthwise(static_cast<Index>(t), dw);
       return;
@@ -67,9 +70,30 @@ class ConvWeightsRunner {
 
  private:
   static Index rounded(Index n, Index to) { return (n + to - 1) / to * to; }
+  [[nodiscard]] bool minimal() const { return minimal_.taps > 0; }
+  /// Channels of all grids of taps side by side.
+  [[nodiscard]] Index depth() const { return g_.stride.h * g_.stride.w * g_.x_each(); }
+
+  /// Takes minimal filtering where it can be had and pays.
+  bool choose_minimal() {
+    if (g_.algorithm == ConvAlgorithm::direct || depthwise_) return false;
+    minimal_ = minimal_taps(taps_, g_.stride);
+    if (!minimal()) return false;
+    if (g_.algorithm == ConvAlgorithm::automatic &&
+        !minimal_pays(g_.y, minimal_.taps, depth(), g_.y_each())) {
+      minimal_ = {};
+      return false;
+    }
+    taps_ = minimal_.all;
+    singles_ = g_.x_each();
+    padded_ = rounded(g_.y_each(), layout_.lanes);
+    out_taps_ = kernels::kMinimalPoints * g_.stride.h * g_.stride.w;
+    return true;
+  }
 
   void choose_form() {
     const Index cx = g_.x_each(), cy = g_.y_each(), lanes = layout_.lanes;
+    if (choose_minimal()) return;
     if (depthwise_) {
       singles_ = 1;
       padded_ = rounded(cy, lanes);
@@ -102,7 +126,15 @@ class ConvWeightsRunner {
     chunks_ = (std::clamp)((std::min)(by_work, by_memory), Index{1}, Index{16});
     if (by_work >= 4) chunks_ = (std::max)(chunks_, Index{4});
     chunk_rows_ = (std::max)(Index{1}, (rows + chunks_ - 1) / chunks_);
+    if (minimal() && g_.batch >= 2 * chunks_) chunk_rows_ = rounded(chunk_rows_, g_.y.h);
     chunks_ = block_count(rows, chunk_rows_);
+    if (minimal()) {
+      const Index tile = 5 - minimal_.taps, wanted = 1024 / (std::max)(Index{1}, g_.y.w);
+      block_rows_ = (std::min)(rounded((std::max)(Index{1}, wanted), tile), g_.y.h);
+      const bool copies = !g_.channels_last && (g_.x_each() > 1 || g_.y_each() > 1);
+      if (block_rows_ == g_.y.h && !copies) images_ = (std::max)(Index{1}, wanted / g_.y.h);
+      return;
+    }
     block_rows_ =
         (std::clamp)(128 / (std::max)(Index{1}, g_.y.w), Index{1}, (std::max)(Index{1}, g_.y.h));
   }
@@ -115,15 +147,24 @@ class ConvWeightsRunner {
     }
     const Index source_rows = (std::min)(g_.x.h, (block_rows_ - 1) * g_.stride.h + high - low + 1);
     const Index x_padded = swapped_ || depthwise_ ? padded_ : g_.x_each();
-    const Index y_padded = swapped_ ? g_.y_each() : padded_;
+    const Index y_padded = swapped_ || minimal() ? g_.y_each() : padded_;
     x_size_ = rounded(source_rows * g_.x.w * x_padded, 16);
     y_size_ = rounded(block_rows_ * g_.y.w * y_padded, 16);
     patch_size_ = patch_ ? rounded(block_rows_ * g_.y.w * singles_, 16) : 0;
-    worker_size_ = x_size_ + y_size_ + patch_size_;
+    if (minimal()) {
+      source_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_gradient_panels<T>(depth()));
+      gradient_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_gradient_panels<T>(g_.y_each()));
+      zeros_size_ = rounded(g_.x_each(), 16);
+      sums_size_ = g_.groups * static_cast<Index>(taps_.size()) * singles_ * padded_;
+    }
+    worker_size_ = x_size_ + y_size_ + patch_size_ + source_panels_ + gradient_panels_;
     const Index workers = worker_count(threads_);
-    scratch.resize({chunks_ * part_size_ + worker_size_ * workers});
+    scratch.resize({chunks_ * part_size_ + zeros_size_ + sums_size_ + worker_size_ * workers});
     parts_ = scratch.data();
-    workers_ = parts_ + chunks_ * part_size_;
+    zeros_ = parts_ + chunks_ * part_size_;
+    std::fill_n(zeros_, zeros_size_, T{});
+    sums_ = minimal() ? zeros_ + zeros_size_ : parts_;
+    workers_ = zeros_ + zeros_size_ + sums_size_;
     runs_.resize(static_cast<std::size_t>(workers * block_rows_));
   }
 
@@ -133,21 +174,92 @@ class ConvWeightsRunner {
     T* const out = parts_ + chunk * part_size_ + group * (part_size_ / g_.groups);
     for (Index row = chunk * chunk_rows_; row < end;) {
       const Index n = row / g_.y.h, first = row % g_.y.h;
+      if (minimal() && first == 0 && row + g_.y.h <= end && images_ > 1) {
+        const Index images = (std::min)(images_, (end - row) / g_.y.h);
+        run_minimal(n, images, group, 0, g_.y.h, out);
+        row += images * g_.y.h;
+        continue;
+      }
       const Index count = (std::min)({block_rows_, g_.y.h - first, end - row});
-      run_rows(n, group, first, first + count, out);
+      if (minimal()) {
+        run_minimal(n, 1, group, first, first + count, out);
+      } else {
+        run_rows(n, group, first, first + count, out);
+      }
       row += count;
     }
   }
 
-  void run_rows(Index n, Index group, Index begin, Index end, T* out) {
-    const Index cx = g_.x_each(), cy = g_.y_each(), worker = this_worker();
+  /// Rows of the source that some rows of y meet.
+  [[nodiscard]] BlockRange source_rows(Index begin, Index end) const {
     Index low = g_.x.h, high = 0;
     for (const kernels::ConvTap& tap : taps_) {
       low = (std::min)(low, begin * g_.stride.h + tap.dh);
       high = (std::max)(high, (end - 1) * g_.stride.h + tap.dh + 1);
     }
-    low = (std::max)(low, Index{0});
-    high = (std::min)(high, g_.x.h);
+    return {(std::max)(low, Index{0}), (std::min)(high, g_.x.h)};
+  }
+
+  void run_minimal(Index n, Index images, Index group, Index begin, Index end, T* out) {
+    const Index cx = g_.x_each(), cy = g_.y_each();
+    const BlockRange rows = source_rows(begin, end);
+    if (rows.begin >= rows.end) return;
+    T* const x_scratch = workers_ + this_worker() * worker_size_;
+    T* const y_scratch = x_scratch + x_size_;
+    const PixelRows<const T> x =
+        fetch_rows<T>(x_, n, group * cx, cx, cx, rows.begin, rows.end, x_scratch);
+    const PixelRows<const T> dy = fetch_rows<T>(dy_, n, group * cy, cy, cy, begin, end, y_scratch);
+    kernels::ConvMinimalGradient<T> task;
+    task.conv.source = {.data = x.data,
+                        .first_row = rows.begin,
+                        .row_stride = x.row_stride,
+                        .pixel_stride = x.pixel_stride,
+                        .image_stride = x_.pixels() * x_.channels,
+                        .height = g_.x.h,
+                        .width = g_.x.w,
+                        .channels = cx,
+                        .step_h = g_.stride.h,
+                        .step_w = g_.stride.w,
+                        .taps = minimal_.corners.data(),
+                        .tap_count = static_cast<Index>(minimal_.corners.size())};
+    task.conv.row_begin = begin;
+    task.conv.row_end = end;
+    task.conv.grid_width = g_.y.w;
+    task.conv.images = images;
+    task.conv.outputs = cy;
+    task.conv.y_row_stride = dy.row_stride;
+    task.conv.y_pixel_stride = dy.pixel_stride;
+    task.conv.y_image_stride = dy_.pixels() * dy_.channels;
+    task.conv.zeros = zeros_;
+    task.dy = dy.data;
+    task.taps = minimal_.taps;
+    task.source_panels = y_scratch + y_size_;
+    task.gradient_panels = task.source_panels + source_panels_;
+    task.sums = out;
+    QUERN_DISPATCH_AT(level_, conv_minimal_gradient<T>(task));
+  }
+
+  /// Taps from the sums at the points.
+  void make_taps() {
+    const Index side = minimal_.taps, cx = g_.x_each(), row = singles_ * padded_;
+    const Index part_count = static_cast<Index>(minimal_.corners.size());
+    const Index each = part_size_ / g_.groups, made = sums_size_ / g_.groups;
+    parallel_for(
+        g_.groups * part_count * cx,
+        [&](Index i) {
+          const Index group = i / (part_count * cx), part = i / cx % part_count, c = i % cx;
+          QUERN_DISPATCH_AT(
+              level_,
+              conv_minimal_taps<T>(parts_ + group * each + (part * cx + c) * padded_, side, padded_,
+                                   part_count * row, row,
+                                   sums_ + group * made + part * side * side * row + c * padded_));
+        },
+        threads_);
+  }
+
+  void run_rows(Index n, Index group, Index begin, Index end, T* out) {
+    const Index cx = g_.x_each(), cy = g_.y_each(), worker = this_worker();
+    const auto [low, high] = source_rows(begin, end);
     if (low >= high) return;
     T* const x_scratch = workers_ + worker * worker_size_;
     T* const y_scratch = x_scratch + x_size_;
@@ -222,7 +334,8 @@ class ConvWeightsRunner {
   void collect(Index group, Index i, std::span<T> dw) const {
     const Index cx = g_.x_each(), cy = g_.y_each(), taps = g_.taps();
     const Index tap_step = (patch_ ? cx : singles_) * padded_;
-    const T* const from = parts_ + group * (part_size_ / g_.groups) + i * padded_;
+    const Index size = minimal() ? sums_size_ : part_size_;
+    const T* const from = sums_ + group * (size / g_.groups) + i * padded_;
     T* const to = dw.data() + group * cy * cx * taps;
     const Index cols = swapped_ ? cx : cy, step = swapped_ ? taps : cx * taps;
     T* const first = to + (swapped_ ? i * cx : i) * taps;
@@ -260,10 +373,14 @@ class ConvWeightsRunner {
   int threads_;
   kernels::ConvLayout layout_;
   bool patch_ = false, swapped_ = false, depthwise_ = false;
+  MinimalTaps minimal_;  ///< no taps where minimal filtering has no part
   Index singles_ = 0, padded_ = 0, out_taps_ = 0;
   Index part_size_ = 0, chunks_ = 0, chunk_rows_ = 0, block_rows_ = 0;
   Index x_size_ = 0, y_size_ = 0, patch_size_ = 0, worker_size_ = 0;
+  Index source_panels_ = 0, gradient_panels_ = 0, zeros_size_ = 0, sums_size_ = 0, images_ = 1;
   T* parts_ = nullptr;
+  T* zeros_ = nullptr;
+  T* sums_ = nullptr;  ///< of the taps: parts_, but for minimal filtering
   T* workers_ = nullptr;
   std::vector<kernels::ConvRun<T>> runs_;
 };

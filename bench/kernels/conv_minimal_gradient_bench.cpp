@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// \file
+/// Gradients of weights by minimal filtering on one thread, images in the cache: counted as the
+/// multiplications of direct sums, so that 2.25 times the multiply-add peak is the limit of 3 x 3
+/// taps.
+
+#include "kernels/conv_image.hpp"
+#include "quern/kernels/conv_minimal_types.hpp"
+#include "quern/kernels/kernels.hpp"
+
+#include <benchmark/benchmark.h>
+
+#include <cstddef>
+#include <vector>
+
+namespace {
+
+using Image = bench::ConvImage;
+constexpr std::ptrdiff_t size = bench::conv_image_size;
+
+void conv_minimal_weights_gradient(benchmark::State& state) {
+  Image image(state.range(0));
+  const std::ptrdiff_t c = image.channels;
+  const auto values = [](std::ptrdiff_t n) {
+    return std::vector<float>(static_cast<std::size_t>(n), 0.1F);
+  };
+  std::vector<float> sums = values(quern::kernels::kMinimalPoints * c * c);
+  std::vector<float> panels = values(QUERN_DISPATCH(conv_minimal_gradient_panels<float>(c)));
+  std::vector<float> gradients = panels;
+  quern::kernels::ConvMinimalGradient<float> task;
+  task.conv.source = image.source();
+  task.conv.source.tap_count = 1;
+  task.conv.row_end = size;
+  task.conv.grid_width = size;
+  task.conv.outputs = c;
+  task.conv.y_row_stride = size * c;
+  task.conv.y_pixel_stride = c;
+  task.conv.zeros = image.zeros.data();
+  task.dy = image.y.data();
+  task.source_panels = panels.data();
+  task.gradient_panels = gradients.data();
+  task.sums = sums.data();
+  for (auto _ : state) {
+    QUERN_DISPATCH(conv_minimal_gradient<float>(task));
+    benchmark::ClobberMemory();
+  }
+  image.count_work(state);
+}
+
+}  // namespace
+
+BENCHMARK(conv_minimal_weights_gradient)
+    ->Name("conv_minimal/gradient")
+    ->Arg(16)
+    ->Arg(32)
+    ->Arg(64)
+    ->Arg(128);
