@@ -135,6 +135,7 @@
 #include "quern/kernels/cauchy_types.hpp"
 #include "quern/kernels/causal_conv_types.hpp"
 #include "quern/kernels/complex_scan_types.hpp"
+#include "quern/kernels/conv_minimal_types.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/kernels/decayed_recurrence.hpp"
 #include "quern/kernels/decayed_recurrence_types.hpp"
