@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What each kind of attention costs against the length: nanoseconds a token, forward and with
-// backward, as a table and a page with curves.
+// backward, and how near Performer comes to softmax, as tables and a page with curves.
 
 #include "../common/page.hpp"
+#include "errors.hpp"
 #include "kinds.hpp"
 
 #include "quern/core/parallel.hpp"
@@ -109,6 +110,7 @@ int run(int argc, char** argv) {
     }
     std::fprintf(stderr, "%s\n", kind.name.c_str());
   }
+  sections.push_back(errors::performer(sizes.dim));
   for (const page::Section& s : sections) page::print(s);
   page::write(html, page::html("Attention against length", sections));
   std::printf("\nopen %s\n", html.c_str());

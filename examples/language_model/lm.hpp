@@ -9,6 +9,7 @@
 #include "quern/attention/language_model.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,6 +18,7 @@ namespace lm {
 
 using quern::Index;
 using Model = quern::attention::LanguageModel<float>;
+using Layer = quern::nn::SequenceLayer<float>;
 
 struct Settings {
   std::string mixer = "flash";
@@ -41,12 +43,16 @@ struct Text {
 };
 Text read_text(const std::string& path);
 
-/// Names that make_model knows, with a line about each.
+/// What mixes positions, by name.
 struct Mixer {
   const char* name;
   const char* about;
+  std::function<std::unique_ptr<Layer>(const Settings&, Index block)> make;
+  bool whole_block = false;  ///< no feed-forward network beside it: two stand for a block
 };
 const std::vector<Mixer>& mixers();
+/// That of these settings; ValueError where there is none.
+const Mixer& mixer_of(const Settings& settings);
 std::unique_ptr<Model> make_model(const Settings& settings);
 
 /// What a training run gave.
