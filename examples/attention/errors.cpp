@@ -7,6 +7,9 @@
 #include "quern/core/random.hpp"
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,7 +27,8 @@ constexpr int draws = 4;
 quern::NdArray<float, 2> normal(Index dim, double spread, const char* name) {
   quern::NdArray<float, 2> x({tokens, dim});
   quern::Philox random(1, name);
-  for (float& v : x.span()) v = static_cast<float>(spread * random.normal());
+  for (float& v : std::span(x.data(), static_cast<std::size_t>(x.size())))
+    v = static_cast<float>(spread * random.normal());
   return x;
 }
 
