@@ -6,6 +6,7 @@
 
 #include "quern/boosting/booster.hpp"
 #include "quern/boosting/explain.hpp"
+#include "quern/boosting/options_text.hpp"
 #include "quern/tree/binning.hpp"
 #include "quern/version.hpp"
 
@@ -88,6 +89,8 @@ class BoostingDriver : public peers::Driver {
     result.num_class = classes > 1 ? static_cast<std::int32_t>(classes) : 0;
     result.num_round = static_cast<std::int32_t>(rounds);
     result.learning_rate = 0.1;
+    if (classes > 1)
+      quern::boosting::set_option(result, "softmax_hessian", command.text("hessian", "doubled"));
     result.max_depth = static_cast<std::int32_t>(command.integer("depth", 6));
     result.max_leaves = static_cast<std::int32_t>(command.integer("leaves", 0));
     if (result.max_leaves > 0) {

@@ -281,7 +281,14 @@ TEST(Objective, SoftmaxHessianIsDoubledByDefault) {
   params.softmax_hessian = boosting::SoftmaxHessian::exact;
   make_objective("multi:softprob", 3, params)
       ->gradients(margins.data(), {labels, {}}, 0, 1, exact.data());
-  for (std::size_t k = 0; k < 3; ++k) EXPECT_FLOAT_EQ(doubled[k].h, 2 * exact[k].h);
+  Pairs friedman(3);  // K / (K - 1) times the exact one
+  params.softmax_hessian = boosting::SoftmaxHessian::friedman;
+  make_objective("multi:softprob", 3, params)
+      ->gradients(margins.data(), {labels, {}}, 0, 1, friedman.data());
+  for (std::size_t k = 0; k < 3; ++k) {
+    EXPECT_FLOAT_EQ(doubled[k].h, 2 * exact[k].h);
+    EXPECT_FLOAT_EQ(friedman[k].h, 1.5f * exact[k].h);
+  }
 }
 
 TEST(Objective, StartsWhereTheMeanGradientVanishes) {

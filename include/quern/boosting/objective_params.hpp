@@ -16,8 +16,10 @@ namespace boosting {
 
 /// Second derivatives that softmax reports.
 enum class SoftmaxHessian : std::uint8_t {
-  doubled,  ///< 2 p (1 - p): XGBoost's, an upper bound that damps the steps
-  exact,    ///< p (1 - p)
+  doubled,   ///< 2 p (1 - p): XGBoost's, an upper bound that damps the steps
+  exact,     ///< p (1 - p)
+  friedman,  ///< K / (K - 1) p (1 - p) of K classes: LightGBM's, from J. Friedman (Annals of
+             ///< Statistics 29 (2001), algorithm 6)
 };
 
 /// Which pairs of a group LambdaRank looks at.

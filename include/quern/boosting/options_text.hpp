@@ -149,7 +149,9 @@ inline void set_grow_policy(Options& o, std::string_view name, std::string_view 
 }
 inline void set_softmax_hessian(Options& o, std::string_view name, std::string_view text) {
   using H = SoftmaxHessian;
-  parse_choice<H>(name, text, {{"doubled", H::doubled}, {"exact", H::exact}}, o.softmax_hessian);
+  parse_choice<H>(name, text,
+                  {{"doubled", H::doubled}, {"exact", H::exact}, {"friedman", H::friedman}},
+                  o.softmax_hessian);
 }
 inline void set_precision(Options& o, std::string_view name, std::string_view text) {
   using P = tree::HistogramPrecision;

@@ -147,6 +147,8 @@ class BasicSoftmax final : public Objective {
       : name_(name), classes_(classes), factor_(hessian == SoftmaxHessian::doubled ? 2.0f : 1.0f) {
     if (classes < 2)
       throw ValueError(error_text("quern::boosting::" + name_, "num_class", ">= 2", classes));
+    if (hessian == SoftmaxHessian::friedman)
+      factor_ = static_cast<float>(classes) / static_cast<float>(classes - 1);
   }
 
   [[nodiscard]] std::string_view name() const override { return name_; }
