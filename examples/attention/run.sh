@@ -1,12 +1,9 @@
-#!/ bin / sh
-#SPDX - License - Identifier : Apache - 2.0
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 #
-#Cost of each kind of attention against the length.Called by examples / run.sh, with the folder for
-#results as argument.QUERN_ATTENTION_ARGUMENTS adds arguments.
+# Cost of each kind of attention against the length. Called by examples/run.sh, with the folder for
+# results as argument. QUERN_ATTENTION_ARGUMENTS adds arguments.
 
-set - eu
-#shellcheck disable = SC2086
-    "$QUERN_EXAMPLE_BIN" --html "$1/attention.html" $ {
-QUERN_ATTENTION_ARGUMENTS:
-  -
-}
+set -eu
+# shellcheck disable=SC2086
+"$QUERN_EXAMPLE_BIN" --html "$1/attention.html" ${QUERN_ATTENTION_ARGUMENTS:-}
