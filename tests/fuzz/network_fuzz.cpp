@@ -50,6 +50,10 @@ QUERN_FUZZ_TARGET(network) {
       unchanged();
     }
     try {
+      sgd.load_state(io::detail::optimizer_part(file, "fuzz"));
+    } catch (const ParseError&) {
+    }
+    try {
       io::load_network(file, net);
     } catch (const ParseError&) {
       unchanged();

@@ -220,15 +220,14 @@ TEST(IoCheckpoint, DamagedFiles) {
     write_file_atomically(path, std::span(bytes).first(size));
     EXPECT_THROW(io::load_checkpoint(path, trainer, adam), ParseError) << size;
   }
-  for (std::size_t at = 0; at < 400; at += 3) {
+  for (std::size_t at = 0; at < bytes.size(); at += 7) {
+    if (bytes[at] == std::byte{' '}) continue;  // between the header and the numbers
     std::vector<std::byte> damaged = bytes;
-    damaged[at] ^= std::byte{0x15};
-    write_file_atomically(path, damaged);
-    try {
-      io::load_checkpoint(path, trainer, adam);
-    } catch (const ParseError&) {
-      EXPECT_TRUE(weights_of(net) == before) << at;
-    }
+    damaged[at] ^= std::byte{0x11};
+    EXPECT_THROW(io::load_checkpoint(io::Safetensors::from_bytes(damaged), trainer, adam),
+                 ParseError)
+        << at;
+    EXPECT_TRUE(weights_of(net) == before) << at;
   }
 }
 

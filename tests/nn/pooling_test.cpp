@@ -57,6 +57,26 @@ TEST(NnPooling, PlacesTiesAndNan) {
   EXPECT_EQ(places[2], 4);
 }
 
+TEST(NnPooling, AWindowOfPaddingAloneIsMinusInfinity) {
+  for (const nn::Layout layout : {nn::Layout::channels_first, nn::Layout::channels_last}) {
+    const nn::MaxPool2d<float> layer(
+        {.kernel = 2, .stride = 1, .padding = 1, .dilation = 3, .layout = layout});
+    nn::Tensor<float> x({1, 2, 2, 1}), dx({1, 2, 2, 1});
+    if (layout == nn::Layout::channels_first) x.resize({1, 1, 2, 2}), dx.resize({1, 1, 2, 2});
+    const float values[] = {-5, -6, -7, -8};
+    std::copy(std::begin(values), std::end(values), x.span().begin());
+    nn::Cache<float> cache;
+    nn::Tensor<float> y(layer.output_shape(x.shape()));
+    layer.forward(x.view(), y.view(), cache, nn::Mode::training);
+    ASSERT_EQ(y.size(), 1);
+    EXPECT_EQ(y[0], -std::numeric_limits<float>::infinity());
+    EXPECT_EQ(nn::MaxPool2d<float>::indices(cache)[0], -1);
+    std::fill(y.span().begin(), y.span().end(), 1.0F);
+    layer.backward(y.view(), dx.view(), cache, {});
+    EXPECT_EQ(std::count(dx.span().begin(), dx.span().end(), 0.0F), 4);
+  }
+}
+
 TEST(NnPooling, SameBitsForAnyThreads) {
   nn::MaxPool2d<float> layer({.kernel = 3, .stride = 1, .padding = 1});
   check_threads(layer, random_tensor<float>({3, 8, 50, 50}, 3));

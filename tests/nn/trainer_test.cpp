@@ -176,6 +176,29 @@ TEST(NnTrainer, CancelledAndContinuedHasTheSameBits) {
   EXPECT_TRUE(std::ranges::equal(trainer.average()->average(0), first.average()->average(0)));
 }
 
+TEST(NnTrainer, CancelledAtTheEndOfAnEpochDoesNotRepeatIt) {
+  const Data data;
+  nn::Sequential<float> whole = network();
+  nn::TrainerOptions options = small_options();
+  options.epochs = 3;
+  nn::Trainer<float> trainer(whole, options);
+  Adam adam;
+  trainer.add_groups(adam, optim::AdamW{});
+  const std::int64_t steps = trainer.fit(adam, data.x.view(), data.loss()).steps;
+  for (std::int64_t stop = 1; stop <= steps; ++stop) {
+    nn::Sequential<float> cut = network();
+    options.progress = [stop](const Progress& p) { return p.done != stop; };
+    nn::Trainer<float> part(cut, options);
+    Adam adam_part;
+    part.add_groups(adam_part, optim::AdamW{});
+    EXPECT_EQ(part.fit(adam_part, data.x.view(), data.loss()).status, nn::TrainStatus::cancelled);
+    const nn::TrainReport report = part.fit(adam_part, data.x.view(), data.loss());
+    EXPECT_EQ(report.status, nn::TrainStatus::finished) << stop;
+    EXPECT_EQ(report.steps, steps) << stop;
+    EXPECT_TRUE(weights_of(whole) == weights_of(cut)) << stop;
+  }
+}
+
 TEST(NnTrainer, StopsEarlyAndKeepsTheBest) {
   const Data data;
   nn::Sequential<float> net = network();

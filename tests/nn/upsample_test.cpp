@@ -377,6 +377,22 @@ TEST(NnUpsample, WrongOptionsAndShapesAreNamed) {
   EXPECT_THROW(nn::resample<float>(x.view(), x.view()), ShapeError);
 }
 
+TEST(NnUpsample, SharedMemoryAndHugeFactorsAreNamed) {
+  nn::Tensor<float> memory({1, 4, 2, 2});
+  const nn::TensorView<float> packed(memory.data(), {1, 4, 2, 2}),
+      wide(memory.data(), {1, 1, 4, 4});
+  EXPECT_THROW(nn::pixel_shuffle<float>(packed, wide, 2), ShapeError);
+  EXPECT_THROW(nn::pixel_unshuffle<float>(wide, packed, 2), ShapeError);
+  EXPECT_THROW(nn::channel_shuffle<float>(packed, packed, 2), ShapeError);
+  const std::vector<std::int64_t> places(16, 0);
+  EXPECT_THROW(nn::max_unpool2d<float>(packed, places, packed), ShapeError);
+  EXPECT_THROW(nn::PixelShuffle<float>(Index{1} << 32), ValueError);
+  EXPECT_THROW(nn::Upsample<float>(1e30), ValueError);
+  EXPECT_THROW(static_cast<void>(
+                   nn::axis_weights(4, 8, {.mode = nn::Interpolation::cubic, .scale = 1e-300})),
+               ValueError);
+}
+
 TEST(NnUpsample, GradientsByFiniteDifferences) {
   nn::Upsample<double> cubic({.size = {5, 9}, .mode = Interpolation::cubic});
   auto x = random_tensor<double>({2, 2, 4, 5}, 3);

@@ -13,6 +13,7 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <set>
 #include <string>
 #include <vector>
@@ -134,6 +135,9 @@ TEST(VqKmeans, DeadCodesRestartWithoutDuplicates) {
   far.fill(100);
   vq::EmaCodebook<float> wide(far.view());
   EXPECT_EQ(vq::restart_dead_codes<float>(wide, x.view(), 1, 7, 1), 10);
+  // Rows that are not finite are no codes.
+  x.fill(std::numeric_limits<float>::quiet_NaN());
+  EXPECT_EQ(vq::restart_dead_codes<float>(wide, x.view(), 1, 7, 1), 0);
 }
 
 }  // namespace

@@ -14,6 +14,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -114,6 +116,21 @@ void expect_lfq() {
     vq::lfq_loss_vjp<T>(z.view(), {}, 1, dz.view(), {.threads = threads});
     expect_close(dz, vq_matrix<T>("lfq_gz_of_aux_loss", 8), 1e-4);
   }
+}
+
+TEST(VqQuantizers, NanIsNotHidden) {
+  NdArray<float, 2> z({1, 2}), out({1, 2});
+  z(0, 0) = std::numeric_limits<float>::quiet_NaN();
+  z(0, 1) = 0.25F;
+  std::vector<std::int64_t> index(1);
+  vq::FiniteScalarQuantizer<float>({.levels = {5, 5}}).quantize(z.view(), out.view(), index);
+  EXPECT_TRUE(std::isnan(out(0, 0)) && !std::isnan(out(0, 1)));
+  EXPECT_EQ(index[0] % 5, 0);
+  vq::lfq_quantize<float>(z.view(), out.view(), index);
+  EXPECT_TRUE(std::isnan(out(0, 0)));
+  EXPECT_EQ(out(0, 1), 1);
+  EXPECT_THROW(static_cast<void>(vq::lfq_loss<float>(z.view(), {.inverse_temperature = -1})),
+               ValueError);
 }
 
 TEST(VqQuantizers, LookupFreeOfTheReference) {

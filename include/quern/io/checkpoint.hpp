@@ -16,10 +16,13 @@
 #include "quern/optim/optimizer_base.hpp"
 #include "quern/optim/state.hpp"
 
+#include <zlib.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -33,6 +36,7 @@ namespace detail {
 inline constexpr std::string_view checkpoint_model = "model.";
 inline constexpr std::string_view checkpoint_average = "average.";
 inline constexpr std::string_view checkpoint_optimizer = "optimizer.";
+inline constexpr std::string_view checkpoint_sum = "train.checksum";
 
 inline SafetensorType type_of_state(optim::StateType type) {
   constexpr SafetensorType types[] = {SafetensorType::f32, SafetensorType::f64,
@@ -66,6 +70,40 @@ inline optim::OptimizerState optimizer_part(const Safetensors& file, const char*
     state.tensors.push_back(std::move(out));
   }
   return state;
+}
+
+/// CRC-32 of all that a checkpoint says, in an order that does not depend on the file's.
+inline std::string checkpoint_checksum(std::span<const Safetensor> tensors,
+                                       const std::map<std::string, std::string>& words) {
+  uLong sum = crc32_z(0, nullptr, 0);
+  const auto add = [&](std::string_view text) {
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(text.data()), text.size());
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>("\n"), 1);
+  };
+  std::map<std::string_view, const Safetensor*> by_name;
+  for (const Safetensor& t : tensors) by_name[t.name] = &t;
+  for (const auto& [name, t] : by_name) {
+    add(name);
+    add(io::name(t->type));
+    for (const Index extent : t->shape) add(std::to_string(extent));
+    sum = crc32_z(sum, reinterpret_cast<const Bytef*>(t->bytes.data()), t->bytes.size());
+  }
+  for (const auto& [key, value] : words) {
+    if (key == checkpoint_sum) continue;
+    add(key);
+    add(value);
+  }
+  return std::to_string(sum);
+}
+
+/// ParseError for bytes that are not those that were written.
+inline void expect_checksum(const Safetensors& file, const char* function) {
+  const auto at = file.metadata().find(std::string(checkpoint_sum));
+  const std::string said = at == file.metadata().end() ? "none" : at->second;
+  const std::string is = checkpoint_checksum(file.tensors(), file.metadata());
+  if (said == is) return;
+  throw ParseError(error_text(function, "'" + std::string(checkpoint_sum) + "'",
+                              is + ", the checksum of what the file holds", said));
 }
 
 /// The average's tensors by the parameters' names.
@@ -113,12 +151,14 @@ void save_checkpoint(const std::string& path, nn::Trainer<T>& trainer,
   word("waited", at.waited);
   word("average_updates",
        trainer.average() == nullptr ? std::int64_t{0} : trainer.average()->updates());
+  writer.set_metadata(std::string(detail::checkpoint_sum),
+                      detail::checkpoint_checksum(writer.tensors(), writer.metadata()));
   writer.write(path);
 }
 
 /// Sets network, average, optimiser and trainer to where they were. The trainer and optimiser have
-/// been made the same way as those that were saved. ParseError where the file is malformed or of
-/// another model, optimiser or average; nothing changes then.
+/// been made the same way as those that were saved. ParseError where the file is malformed, damaged
+/// (it holds a checksum of itself) or of another model, optimiser or average; nothing changes then.
 template <class T>
 void load_checkpoint(const Safetensors& file, nn::Trainer<T>& trainer,
                      optim::OptimizerBase<T>& optimizer) {
@@ -146,7 +186,9 @@ void load_checkpoint(const Safetensors& file, nn::Trainer<T>& trainer,
   const std::string average_prefix(detail::checkpoint_average);
   detail::check_tensors(file, model, model_prefix, function);
   detail::check_tensors(file, average, average_prefix, function);
-  optimizer.load_state(detail::optimizer_part(file, function));
+  const optim::OptimizerState state = detail::optimizer_part(file, function);
+  detail::expect_checksum(file, function);
+  optimizer.load_state(state);
   detail::load_tensors(file, model, model_prefix, function);
   detail::load_tensors(file, average, average_prefix, function);
   if (trainer.average() != nullptr) trainer.average()->set_updates(updates);

@@ -107,6 +107,22 @@ namespace detail {
 inline constexpr std::uint64_t safetensors_max_header = 100'000'000;
 inline constexpr std::size_t safetensors_max_rank = 64;
 
+/// Whether elements of `each` bytes in these extents make that many bytes.
+inline bool makes_bytes(std::span<const Index> shape, std::size_t each, std::size_t bytes) {
+  if (shape.size() > safetensors_max_rank) return false;
+  std::size_t count = 1;
+  bool empty = false;
+  const std::size_t most = bytes / each;
+  for (const Index extent : shape) {
+    if (extent < 0) return false;
+    const auto e = static_cast<std::size_t>(extent);
+    empty = empty || e == 0;
+    if (e != 0 && count > most / e) count = most + 1;
+    if (count <= most) count *= (std::max)(e, std::size_t{1});
+  }
+  return empty ? bytes == 0 : count <= most && count * each == bytes;
+}
+
 /// Reads a header into tensors, whose spans are into `data`.
 class SafetensorsHeader {
  public:
@@ -214,16 +230,7 @@ class SafetensorsHeader {
   }
 
   void check_size(const Safetensor& t, std::size_t at) {
-    const std::size_t most = t.bytes.size() / size_of(t.type);
-    const bool empty = std::find(t.shape.begin(), t.shape.end(), Index{0}) != t.shape.end();
-    std::size_t count = empty ? 0 : 1;
-    for (const Index extent : t.shape) {
-      if (empty) break;
-      const auto e = static_cast<std::size_t>(extent);
-      if (count > most / e) count = most + 1;
-      if (count <= most) count *= e;
-    }
-    if (count <= most && count * size_of(t.type) == t.bytes.size()) return;
+    if (makes_bytes(t.shape, size_of(t.type), t.bytes.size())) return;
     scan_.fail_at(at, "shape and type of " + quote_text(t.name) + " do not make " +
                           std::to_string(t.bytes.size()) + " bytes");
   }
@@ -374,16 +381,19 @@ class SafetensorsWriter {
     if (name == "__metadata__") {
       throw ValueError(error_text(function, "name", "a tensor's name", name));
     }
-    std::size_t count = size_of(type);
-    for (const Index extent : shape) count *= static_cast<std::size_t>(extent);
-    if (count != bytes.size()) {
-      throw ShapeError(
-          error_text(function, "'" + name + "'", std::to_string(count) + " bytes", bytes.size()));
+    if (!detail::makes_bytes(shape, size_of(type), bytes.size())) {
+      throw ShapeError(error_text(function, "'" + name + "'",
+                                  "as many bytes as its extents make, none negative, at most 64",
+                                  std::to_string(bytes.size()) + " bytes"));
     }
     if (!names_.emplace(name, tensors_.size()).second) {
       throw ValueError(error_text(function, "name", "different names", "'" + name + "' twice"));
     }
     tensors_.push_back({name, type, std::move(shape), bytes});
+  }
+  [[nodiscard]] const std::vector<Safetensor>& tensors() const noexcept { return tensors_; }
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept {
+    return metadata_;
   }
   /// A contiguous view.
   template <class T, int Rank>

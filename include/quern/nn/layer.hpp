@@ -63,14 +63,15 @@ class Layer {
   /// fit.
   void forward(TensorView<const T> in, TensorView<T> out, Cache<T>& cache, Mode mode) const {
     expect_extents(type(), "out of forward", out, output_shape(in.shape()));
-    expect_separate("out of forward", out, in);
+    expect_separate(type(), "out of forward", out, in);
     cache.input = in;
     cache.mode = mode;
     compute(in, out, cache);
   }
   /// After a forward in training mode with this cache: din = gradient of the input (overwritten; a
   /// null view leaves it out), and the parameters' gradients are added to `gradients` (a null view
-  /// leaves them out). ShapeError where shapes do not fit, ValueError without that forward.
+  /// leaves them out): one for each of parameters_of(layer), of its size, which is not checked
+  /// here. ShapeError where other shapes do not fit, ValueError without that forward.
   void backward(TensorView<const T> dout, TensorView<T> din, Cache<T>& cache,
                 GradientsView<T> gradients) const {
     if (!cache.keep()) {
@@ -80,7 +81,7 @@ class Layer {
     expect_extents(type(), "dout of backward", dout, output_shape(cache.input.shape()));
     if (!din.null()) {
       expect_extents(type(), "din of backward", din, cache.input.extents());
-      expect_separate("din of backward", din, dout);
+      expect_separate(type(), "din of backward", din, dout);
     }
     differentiate(dout, din, cache, gradients);
   }
@@ -97,13 +98,6 @@ class Layer {
   /// backward, shapes checked. cache.input is the input of forward.
   virtual void differentiate(TensorView<const T> dout, TensorView<T> din, Cache<T>& cache,
                              GradientsView<T> gradients) const = 0;
-
- private:
-  void expect_separate(const char* argument, TensorView<const T> out,
-                       TensorView<const T> in) const {
-    if (!overlaps(out, in)) return;
-    throw ShapeError(error_text(type(), argument, "memory of its own", "an overlap"));
-  }
 };
 
 /// All trained tensors of a layer, by PyTorch's names.

@@ -47,6 +47,9 @@ using InputView = std::type_identity_t<TensorView<const T>>;
 
 /// What each term is multiplied by.
 [[nodiscard]] inline double loss_scale(const LossOptions& o, double terms) {
+  if (!(o.divisor >= 0 && is_finite_bits(o.divisor))) {
+    throw ValueError(error_text("quern::nn", "divisor of LossOptions", "0 or more", o.divisor));
+  }
   if (!o.mean) return o.weight;
   const double divisor = o.divisor > 0 ? o.divisor : terms;
   return divisor > 0 ? o.weight / divisor : 0;

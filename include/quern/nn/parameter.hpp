@@ -54,6 +54,10 @@ class GradientsView {
   /// Those of a child layer: `count` from `first` on.
   [[nodiscard]] GradientsView part(std::size_t first, std::size_t count) const {
     if (null_) return {};
+    if (first > size() || count > size() - first) {
+      throw ShapeError(error_text("quern::nn::GradientsView", "gradients",
+                                  "one for each parameter of the layer", size()));
+    }
     return GradientsView(arrays_.subspan(first, count));
   }
 

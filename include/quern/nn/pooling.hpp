@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -160,7 +161,8 @@ class PoolLayer : public Layer<T> {
 
 /// The largest value of each window (NaN if there is one); padding never is. Of equal ones the
 /// first counts. Where it was, as row * width + column of its plane, is kept for MaxUnpool
-/// (indices()), and backward sends the gradient there.
+/// (indices()), and backward sends the gradient there. A window of padding alone, which dilation
+/// allows, gives -infinity, the index -1 and no gradient.
 template <class T>
 class MaxPool2d final : public detail::PoolLayer<T> {
  public:
@@ -193,7 +195,7 @@ class MaxPool2d final : public detail::PoolLayer<T> {
       const Index at = this->plane_at(g, n, channel, g.out_plane());
       for (Index p = 0; p < g.out_plane(); ++p) {
         const Index best = largest(g, x, p / g.out_w, p % g.out_w);
-        out[at + p * g.pixel_stride] = x[best * g.pixel_stride];
+        out[at + p * g.pixel_stride] = best < 0 ? nothing : x[best * g.pixel_stride];
         indices[static_cast<std::size_t>(at + p * g.pixel_stride)] = best;
       }
     });
@@ -209,7 +211,8 @@ class MaxPool2d final : public detail::PoolLayer<T> {
         std::fill_n(dx, g.in_plane() * g.channels, T{});
         const Index begin = n * g.out_plane() * g.channels;
         for (Index k = begin; k < begin + g.out_plane() * g.channels; ++k) {
-          dx[indices[static_cast<std::size_t>(k)] * g.channels + k % g.channels] += dout[k];
+          const Index to = indices[static_cast<std::size_t>(k)];
+          if (to >= 0) dx[to * g.channels + k % g.channels] += dout[k];
         }
       };
       parallel_for(g.batch, image, cache.context.threads);
@@ -221,12 +224,15 @@ class MaxPool2d final : public detail::PoolLayer<T> {
       for (Index p = 0; p < g.in_plane(); ++p) dx[p * g.pixel_stride] = T{};
       for (Index p = 0; p < g.out_plane(); ++p) {
         const Index from = at + p * g.pixel_stride;
-        dx[indices[static_cast<std::size_t>(from)] * g.pixel_stride] += dout[from];
+        const Index to = indices[static_cast<std::size_t>(from)];
+        if (to >= 0) dx[to * g.pixel_stride] += dout[from];
       }
     });
   }
 
  private:
+  static constexpr T nothing = -std::numeric_limits<T>::infinity();
+
   /// A row of windows, all channels at once.
   void largest_of_row(const detail::PoolGeometry& g, const T* in, Index n, Index i, T* out,
                       std::int64_t* indices) const {
@@ -243,6 +249,11 @@ class MaxPool2d final : public detail::PoolLayer<T> {
         pixels.push_back(in + (n * g.in_plane() + places.back()) * g.channels);
       });
       const Index at = ((n * g.out_h + i) * g.out_w + j) * g.channels;
+      if (pixels.empty()) {
+        std::fill_n(out + at, g.channels, nothing);
+        std::fill_n(indices + at, g.channels, std::int64_t{-1});
+        continue;
+      }
       QUERN_DISPATCH(
           max_pool_pixel(pixels.data(), pixels.size(), channels, out + at, which.data()));
       for (std::size_t c = 0; c < channels; ++c) {
@@ -250,7 +261,7 @@ class MaxPool2d final : public detail::PoolLayer<T> {
       }
     }
   }
-  /// Place of the largest value of a window.
+  /// Place of the largest value of a window; -1 where it is all padding.
   [[nodiscard]] Index largest(const detail::PoolGeometry& g, const T* x, Index i, Index j) const {
     Index best = -1;
     this->for_window(g, i, j, [&](Index h, Index w) {
@@ -260,7 +271,7 @@ class MaxPool2d final : public detail::PoolLayer<T> {
       const T before = x[best * g.pixel_stride];
       if (value > before || (is_nan_bits(value) && !is_nan_bits(before))) best = at;
     });
-    return (std::max)(best, Index{0});
+    return best;
   }
 };
 

@@ -111,10 +111,7 @@ void resample_any(const char* function, TensorView<const T> from, TensorView<T> 
   const auto in = backward ? to.extents() : from.extents();
   const auto out = backward ? from.extents() : to.extents();
   expect_resampled(function, in, out, options.channels_last);
-  if (overlaps(from, to)) {
-    throw ShapeError(error_text(function, backward ? "din" : "out", "memory of its own",
-                                "an overlap with the input"));
-  }
+  expect_separate(function, backward ? "din" : "out", to, from);
   if (from.empty() && to.empty()) return;
   const Index channels = options.channels_last ? in.back() : in[1];
   const Index outer = options.channels_last ? in[0] : in[0] * channels;

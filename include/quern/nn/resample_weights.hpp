@@ -28,8 +28,10 @@ namespace nn {
 
 /// How values between samples come about.
 enum class Interpolation {
-  nearest,        ///< source floor(i step), as PyTorch's and OpenCV's nearest
-  nearest_exact,  ///< source floor((i + 1/2) step): the pixel whose centre is nearest (Pillow's)
+  nearest,        ///< source floor(i step), as PyTorch's nearest (where i step is whole others
+                  ///< round it otherwise: OpenCV)
+  nearest_exact,  ///< source floor((i + 1/2) step): the pixel whose centre is nearest, as PyTorch's
+                  ///< (Pillow's and OpenCV's too, but where two are equally near)
   linear,         ///< in two dimensions bilinear, in three trilinear
   cubic,          ///< Keys' cubic convolution over 4 samples (R. Keys, 1981)
   area,           ///< mean of sources floor(i in/out) … ceil((i+1) in/out) - 1 (adaptive average)
@@ -228,14 +230,18 @@ inline AxisWeights antialiased_weights(Index in, Index out, const AxisResampling
 
 }  // namespace detail
 
+/// Scales that a caller may give.
+inline constexpr double least_scale = 1e-9, most_scale = 1e9;
+
 /// Weights of an axis of \p in samples resampled to \p out. ValueError for sizes below 1, and for
 /// options that do not go together (align_corners or antialias where there is none).
 [[nodiscard]] inline AxisWeights axis_weights(Index in, Index out, const AxisResampling& r) {
   constexpr const char* function = "quern::nn::axis_weights";
   expect_in_range(function, "in", in, Index{1}, Index{1} << 40);
   expect_in_range(function, "out", out, Index{1}, Index{1} << 40);
-  if (!is_finite_bits(r.scale) || r.scale < 0) {
-    throw ValueError(error_text(function, "scale", "a positive number, or 0", r.scale));
+  if (r.scale != 0) expect_in_range(function, "scale", r.scale, least_scale, most_scale);
+  if (!is_finite_bits(r.cubic)) {
+    throw ValueError(error_text(function, "cubic", "a finite number", r.cubic));
   }
   const bool smooth = r.mode == Interpolation::linear || r.mode == Interpolation::cubic;
   const bool filter_only = r.mode == Interpolation::box || r.mode == Interpolation::lanczos;

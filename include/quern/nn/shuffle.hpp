@@ -9,6 +9,7 @@
 #ifndef QUERN_NN_SHUFFLE_HPP
 #define QUERN_NN_SHUFFLE_HPP
 
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/parallel.hpp"
@@ -19,6 +20,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -34,10 +36,13 @@ struct ShuffleSizes {
   Index batch, channels, height, width, factor;
 };
 
+/// Its square, and extents times it, stay far from overflow.
+inline constexpr Index most_shuffle_factor = 1 << 15;
+
 /// Of the packed side, which has C r^2 channels.
 inline ShuffleSizes shuffle_sizes(const char* function, const char* name,
                                   std::span<const Index> packed, Index factor, Layout layout) {
-  if (factor < 1) throw ValueError(error_text(function, "factor", "at least 1", factor));
+  expect_in_range(function, "factor", factor, Index{1}, most_shuffle_factor);
   const bool last = layout == Layout::channels_last;
   if (packed.size() != 4 || packed[last ? 3 : 1] % (factor * factor) != 0) {
     throw ShapeError(error_text(
@@ -108,6 +113,7 @@ void pixel_shuffle(std::type_identity_t<TensorView<const T>> in, TensorView<T> o
   constexpr const char* function = "quern::nn::pixel_shuffle";
   const auto s = detail::shuffle_sizes(function, "in", in.extents(), factor, layout);
   expect_extents(function, "out", out, detail::wide_shape(s, layout));
+  expect_separate(function, "out", out, in);
   if (layout == Layout::channels_last) {
     return detail::for_packed_pixels<T>(
         s, threads, [&](Index packed, Index wide) { out.data()[wide] = in.data()[packed]; });
@@ -137,6 +143,7 @@ void pixel_unshuffle(std::type_identity_t<TensorView<const T>> in, TensorView<T>
   constexpr const char* function = "quern::nn::pixel_unshuffle";
   const auto s = detail::shuffle_sizes(function, "out", out.extents(), factor, layout);
   expect_extents(function, "in", in, detail::wide_shape(s, layout));
+  expect_separate(function, "out", out, in);
   if (layout == Layout::channels_last) {
     return detail::for_packed_pixels<T>(
         s, threads, [&](Index packed, Index wide) { out.data()[packed] = in.data()[wide]; });
@@ -165,6 +172,7 @@ void channel_shuffle(std::type_identity_t<TensorView<const T>> in, TensorView<T>
                      Layout layout = Layout::channels_first, int threads = 0) {
   constexpr const char* function = "quern::nn::channel_shuffle";
   expect_extents(function, "out", out, in.extents());
+  expect_separate(function, "out", out, in);
   const bool last = layout == Layout::channels_last;
   const Index channels = in.rank() < 2 ? 0 : in.extent(last ? -1 : 1);
   if (groups < 1 || channels == 0 || channels % groups != 0) {
@@ -200,7 +208,9 @@ class ShuffleLayer final : public Layer<T> {
   /// `factor` is r, or the number of groups.
   explicit ShuffleLayer(Index factor, Layout layout = Layout::channels_first)
       : factor_(factor), layout_(layout) {
-    if (factor < 1) throw ValueError(error_text(type(), "factor", "at least 1", factor));
+    const Index most =
+        kKind == Shuffle::channels ? (std::numeric_limits<Index>::max)() : most_shuffle_factor;
+    expect_in_range(type(), "factor", factor, Index{1}, most);
   }
   [[nodiscard]] std::string_view type() const override {
     if (kKind == Shuffle::pixels) return "quern::nn::PixelShuffle";

@@ -199,6 +199,15 @@ void expect_extents(std::string_view function, std::string_view argument, const 
   throw ShapeError(error_text(function, argument, shape_text(extents), shape_text(x.extents())));
 }
 
+/// ShapeError where an output shares memory with an input.
+template <class T, class U>
+void expect_separate(std::string_view function, std::string_view argument, const TensorView<T>& out,
+                     const TensorView<U>& in) {
+  if (!overlaps(out, in)) return;
+  throw ShapeError(
+      error_text(function, argument, "memory of its own", "an overlap with the input"));
+}
+
 /// Owns its elements (64-byte aligned). Moves; copies are said aloud (clone()).
 template <class T>
 class Tensor {

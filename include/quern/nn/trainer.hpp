@@ -103,7 +103,8 @@ class Trainer {
     constexpr const char* function = "quern::nn::Trainer";
     const auto at_least = [&](const char* name, double value, double least) {
       if (value >= least) return;
-      throw ValueError(error_text(function, name, "at least " + std::to_string(least), value));
+      throw ValueError(
+          error_text(function, name, "at least " + std::to_string(static_cast<int>(least)), value));
     };
     at_least("epochs", static_cast<double>(options_.epochs), 0);
     at_least("batch", static_cast<double>(options_.batch), 1);
@@ -196,7 +197,6 @@ class Trainer {
   TrainStatus run_epoch(optim::OptimizerBase<T>& optimizer, Shuffler& order,
                         const ShardStep& step) {
     const Index batches = order.batches();
-    if (state_.batch >= batches) state_.batch = 0;
     if (state_.batch == 0) state_.loss_sum = 0;
     while (state_.batch < batches) {
       if (options_.schedule) optimizer.set_lr_multiplier(options_.schedule(state_.step));

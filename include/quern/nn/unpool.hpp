@@ -103,6 +103,7 @@ void max_unpool2d(std::type_identity_t<TensorView<const T>> in,
   constexpr const char* function = "quern::nn::max_unpool2d";
   const auto s =
       detail::unpool_sizes(function, in.extents(), out.extents(), indices.size(), layout);
+  expect_separate(function, "out", out, in);
   const Index from = s.in * s.channels, to = s.out * s.channels;
   const bool streams = out.size() * static_cast<Index>(sizeof(T)) >= detail::resample_stream_bytes;
   // A plane that stays in the cache is written there first, and then around it.
@@ -134,6 +135,7 @@ void max_unpool2d_vjp(std::type_identity_t<TensorView<const T>> dout,
   constexpr const char* function = "quern::nn::max_unpool2d_vjp";
   const auto s =
       detail::unpool_sizes(function, din.extents(), dout.extents(), indices.size(), layout);
+  expect_separate(function, "din", din, dout);
   const Index each = s.in * s.channels;
   parallel_for(
       s.planes,

@@ -55,9 +55,7 @@ class Upsample final : public Layer<T> {
       if (size < 1) throw ValueError(error_text(type(), "size", "at least 1", size));
     }
     for (const double scale : options_.scale) {
-      if (!is_finite_bits(scale) || scale <= 0) {
-        throw ValueError(error_text(type(), "scale", "positive numbers", scale));
-      }
+      expect_in_range(type(), "scale", scale, least_scale, most_scale);
     }
     // Options that do not go together are named here, not at the first batch.
     static_cast<void>(axis_weights(2, 3,

@@ -51,8 +51,9 @@ class FiniteScalarQuantizer {
     constexpr const char* function = "quern::vq::FiniteScalarQuantizer";
     expect_in_range(function, "number of levels", options_.levels.size(), std::size_t{1},
                     std::size_t{62});
-    if (!(options_.epsilon > 0)) {
-      throw ValueError(error_text(function, "epsilon", "a positive number", options_.epsilon));
+    if (!(options_.epsilon > 0 && is_finite_bits(options_.epsilon))) {
+      throw ValueError(
+          error_text(function, "epsilon", "a positive finite number", options_.epsilon));
     }
     std::int64_t basis = 1;
     for (const int levels : options_.levels) {
@@ -74,7 +75,8 @@ class FiniteScalarQuantizer {
   /// Size of the codebook there would be.
   [[nodiscard]] std::int64_t codes() const noexcept { return codes_; }
 
-  /// out = quantised z in [-1, 1], both N x d; \p indices, one a row, where given.
+  /// out = quantised z in [-1, 1], both N x d; \p indices, one a row, where given. NaN stays NaN
+  /// (its digit is 0).
   void quantize(MatrixView<const T> z, MatrixView<T> out,
                 std::span<std::int64_t> indices = {}) const {
     constexpr const char* function = "quern::vq::FiniteScalarQuantizer::quantize";
@@ -89,7 +91,7 @@ class FiniteScalarQuantizer {
       for (std::size_t j = 0; j < columns_.size(); ++j) {
         const Column& c = columns_[j];
         const std::int64_t digit = digit_of(c, static_cast<double>(tanh[j]));
-        out(i, static_cast<Index>(j)) = value_of(c, digit);
+        out(i, static_cast<Index>(j)) = is_nan_bits(tanh[j]) ? tanh[j] : value_of(c, digit);
         index += digit * c.basis;
       }
       if (!indices.empty()) indices[static_cast<std::size_t>(i)] = index;

@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -56,8 +57,10 @@ void gumbel_softmax(detail::InputMatrix<T> logits, detail::InputMatrix<T> noise,
   if (!out.is_null()) expect_shape(function, "out", out, logits.extents());
   expect_size(function, "codes", static_cast<Index>(codes.size()), logits.rows(), "codes");
   detail::expect_rows_contiguous(function, "soft", soft);
-  if (!(options.temperature > 0)) {
-    throw ValueError(error_text(function, "temperature", "a positive number", options.temperature));
+  const auto least = static_cast<double>((std::numeric_limits<T>::min)());
+  if (!(options.temperature >= least && is_finite_bits(options.temperature))) {
+    throw ValueError(
+        error_text(function, "temperature", "a positive finite number", options.temperature));
   }
   const T factor = static_cast<T>(1 / options.temperature);
   parallel_for(

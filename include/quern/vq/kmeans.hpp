@@ -172,7 +172,8 @@ Index restart_dead_codes(EmaCodebook<T>& codebook, detail::InputMatrix<T> x, dou
   for (const std::int64_t i : order) {
     if (to.size() == dead.size()) break;
     const T* const row = rows.data() + i * x.cols();
-    if (taken.insert(row).second) to.push_back(row);
+    const bool finite = std::all_of(row, row + x.cols(), [](T v) { return is_finite_bits(v); });
+    if (finite && taken.insert(row).second) to.push_back(row);
   }
   for (std::size_t i = 0; i < to.size(); ++i) {
     codebook.restart(dead[i], NdView<const T, 1>(to[i], {x.cols()}), (std::max)(threshold, 1.0));

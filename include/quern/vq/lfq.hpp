@@ -44,8 +44,8 @@ struct LfqLoss {
   double total = 0;
 };
 
-/// out = +1 where z > 0, else -1 (N x B); index = the row's bits, the first number the most
-/// significant. ValueError for more than 62 columns.
+/// out = +1 where z > 0, else -1 (NaN stays NaN, its bit is 0), N x B; index = the row's bits, the
+/// first number the most significant. ValueError for more than 62 columns.
 template <class T>
 void lfq_quantize(detail::InputMatrix<T> z, MatrixView<T> out,
                   std::span<std::int64_t> indices = {}) {
@@ -60,7 +60,7 @@ void lfq_quantize(detail::InputMatrix<T> z, MatrixView<T> out,
     std::int64_t index = 0;
     for (Index j = 0; j < z.cols(); ++j) {
       const bool positive = z(i, j) > T(0);
-      out(i, j) = positive ? T(1) : T(-1);
+      out(i, j) = positive ? T(1) : is_nan_bits(z(i, j)) ? z(i, j) : T(-1);
       index = index * 2 + (positive ? 1 : 0);
     }
     if (!indices.empty()) indices[static_cast<std::size_t>(i)] = index;
@@ -112,6 +112,12 @@ inline std::size_t expect_lfq_bits(const char* function, Index cols) {
   return std::size_t{1} << cols;
 }
 
+inline double expect_temperature(const char* function, const LfqOptions& options) {
+  const double s = options.inverse_temperature;
+  if (s > 0 && is_finite_bits(s)) return s;
+  throw ValueError(error_text(function, "inverse_temperature", "a positive finite number", s));
+}
+
 /// Mean of P_i over all rows.
 template <class T>
 std::vector<double> lfq_mean(const MatrixView<const T>& z, std::size_t codes, double s,
@@ -144,7 +150,9 @@ std::vector<double> lfq_mean(const MatrixView<const T>& z, std::size_t codes, do
 /// entropy is -sum p ln max(p, 1e-5), as published code has it.
 template <class T>
 [[nodiscard]] LfqLoss lfq_loss(detail::InputMatrix<T> z, const LfqOptions& options = {}) {
-  const std::size_t codes = detail::expect_lfq_bits("quern::vq::lfq_loss", z.cols());
+  constexpr const char* function = "quern::vq::lfq_loss";
+  const std::size_t codes = detail::expect_lfq_bits(function, z.cols());
+  detail::expect_temperature(function, options);
   LfqLoss loss;
   if (z.size() == 0) return loss;
   const std::vector<double> mean =
@@ -190,7 +198,7 @@ void lfq_loss_vjp(detail::InputMatrix<T> z, detail::InputMatrix<T> dout, double 
   const std::size_t codes = detail::expect_lfq_bits(function, z.cols());
   expect_shape(function, "dz", dz, z.extents());
   if (!dout.is_null()) expect_shape(function, "dout", dout, z.extents());
-  const double s = options.inverse_temperature;
+  const double s = detail::expect_temperature(function, options);
   const std::vector<double> mean = detail::lfq_mean<T>(z, codes, s, options.threads);
   const double rows = static_cast<double>(z.rows());
   const auto slope = [](double p) { return detail::log_at_least(p) + (p > 1e-5 ? 1 : 0); };
