@@ -3,6 +3,7 @@
 #include "quern/tree/grow.hpp"
 #include "quern/core/random.hpp"
 #include "quern/tree/binning.hpp"
+#include "quern/tree/column_sampler.hpp"
 
 #include <gtest/gtest.h>
 
@@ -93,11 +94,20 @@ TEST(Grow, TheSameBitsForAnyNumberOfThreadsAndForSparseBlocks) {
     o.max_leaves = 40;
     o.max_depth = 8;
     std::vector<tree::Tree> trees;
+    std::vector<std::vector<std::int32_t>> leaf_of(3, std::vector<std::int32_t>(40000, -1));
     for (const int threads : {1, 2, 3}) {
       o.threads = threads;
       tree::Grower grower(p.binned, o);
       trees.push_back(grower.grow(p.gradients, {}, 0));
       trees.push_back(grower.grow(p.gradients, {}, 0));  // memory is used again
+      // Also of leaves whose children were made and not taken.
+      auto& leaves = leaf_of[static_cast<std::size_t>(threads - 1)];
+      grower.partition().for_each_row(
+          grower.leaf_ranges(), [&](std::size_t leaf, std::int64_t row) {
+            leaves[static_cast<std::size_t>(row)] = grower.leaf_nodes()[leaf];
+          });
+      EXPECT_EQ(leaves, leaf_of[0]);
+      EXPECT_EQ(std::count(leaves.begin(), leaves.end(), -1), 0);
     }
     EXPECT_EQ(trees[0].leaves(), trees[0].symmetric ? 32 : 40);
     for (const tree::Tree& t : trees) {
@@ -107,6 +117,29 @@ TEST(Grow, TheSameBitsForAnyNumberOfThreadsAndForSparseBlocks) {
         EXPECT_EQ(t.nodes[i].gain, trees[0].nodes[i].gain);
         EXPECT_EQ(t.nodes[i].threshold, trees[0].nodes[i].threshold);
         EXPECT_EQ(t.nodes[i].feature, trees[0].nodes[i].feature);
+      }
+    }
+  }
+}
+
+TEST(Grow, NodesLookAtTheColumnsOfTheirNumbers) {
+  const Problem p(3000, 12, 63, 6);
+  tree::GrowOptions o;
+  o.max_leaves = 30;
+  o.max_depth = 0;
+  o.columns.by_node = 0.3;
+  tree::ColumnSampler columns;
+  columns.reset(12, o.columns, 9);
+  for (const auto policy : {tree::GrowPolicy::depthwise, tree::GrowPolicy::lossguide}) {
+    for (const int threads : {1, 3}) {
+      o.policy = policy;
+      o.threads = threads;
+      const tree::Tree t = tree::Grower(p.binned, o).grow(p.gradients, {}, 9);
+      EXPECT_EQ(t.leaves(), 30);
+      for (std::size_t i = 0; i < t.nodes.size(); ++i) {
+        if (t.nodes[i].is_leaf()) continue;
+        const auto looked_at = columns.features(0, static_cast<std::int32_t>(i));
+        EXPECT_EQ(std::count(looked_at.begin(), looked_at.end(), t.nodes[i].feature), 1);
       }
     }
   }

@@ -53,6 +53,9 @@ TEST(RowPartition, SplitsInOrderAndSumsItsRanges) {
       EXPECT_EQ(sums[static_cast<std::size_t>(side)].g, sum.g);
       EXPECT_EQ(sums[static_cast<std::size_t>(side)].h, sum.h);
     }
+    partition.rejoin(partition.all(), request.lefts);
+    const kernels::RowList all = partition.list(partition.all());
+    for (std::int32_t i = 0; i < rows; ++i) ASSERT_EQ(all.index[i], i);
   }
 }
 

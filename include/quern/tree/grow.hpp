@@ -7,6 +7,7 @@
 #define QUERN_TREE_GROW_HPP
 
 #include "quern/core/config.hpp"
+#include "quern/core/parallel.hpp"
 #include "quern/tree/binned_matrix.hpp"
 #include "quern/tree/gradient.hpp"
 #include "quern/tree/grow_options.hpp"
@@ -21,6 +22,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
@@ -53,6 +55,8 @@ class BasicGrower final : public TreeGrower {
       retire(root);
     else if (tree_.symmetric)
       grow_levels(std::move(root));
+    else if (options_.policy == GrowPolicy::lossguide)
+      grow_best_first(std::move(root));
     else
       grow_leaves(std::move(root));
     finish(gradients);
@@ -73,6 +77,12 @@ class BasicGrower final : public TreeGrower {
   struct Pair {
     Candidate left, right;
     NodeHistogram parent;
+  };
+
+  /// A leaf that waits to be split. Its children may be there before it is: two, or none.
+  struct Waiting {
+    Candidate leaf;
+    std::vector<Candidate> children;
   };
 
   /// The root with its histogram, unless there is nothing to split it by.
@@ -102,31 +112,105 @@ class BasicGrower final : public TreeGrower {
     fresh.push_back(std::move(root));
     admit(std::move(fresh));
     while (!frontier_.empty()) {
-      std::vector<Candidate> batch = take_batch();
+      std::vector<Candidate> batch = std::move(frontier_);
+      frontier_.clear();
+      limit_leaves(batch);
       if (batch.empty()) break;
-      admit(divide_all(batch));
+      std::vector<Candidate> children = divide_all(batch);
+      for (std::size_t i = 0; i < batch.size(); ++i) attach(batch[i], &children[2 * i]);
+      admit(std::move(children));
     }
-    for (Candidate& c : frontier_) retire(c);
-    frontier_.clear();
   }
 
   /// Searches splits for \p candidates: those that have one join the frontier, the others are
   /// leaves.
   void admit(std::vector<Candidate> candidates) {
-    std::vector<Candidate> open;
+    search_.best_of_each(candidates);
     for (Candidate& c : candidates) {
-      if (c.histogram.cells.size() != 0)
-        open.push_back(std::move(c));
-      else
-        retire(c);
-    }
-    search_.best_of_each(open);
-    for (Candidate& c : open) {
       if (worth(c.best))
         frontier_.push_back(std::move(c));
       else
         retire(c);
     }
+  }
+
+  /// Splits the leaf of the largest gain (the lowest node number where gains are equal), again and
+  /// again. What waits gets its children some leaves at a time, since few rows keep no two threads
+  /// at work; the order in which leaves are split does not show it.
+  void grow_best_first(Candidate root) {
+    std::vector<Waiting> waiting;
+    const auto add = [&](std::vector<Candidate>& candidates) {
+      for (Candidate& c : candidates) {
+        if (worth(c.best))
+          waiting.push_back({std::move(c), {}});
+        else
+          retire(c);
+      }
+    };
+    std::vector<Candidate> first;
+    first.push_back(std::move(root));
+    search_.best_of_each(first);
+    add(first);
+    const auto better = [&](std::size_t a, std::size_t b) {
+      const Candidate &x = waiting[a].leaf, &y = waiting[b].leaf;
+      return x.best.gain != y.best.gain ? x.best.gain > y.best.gain : x.node < y.node;
+    };
+    const auto room = [&] {
+      const auto now = static_cast<std::int64_t>(leaves_.size() + waiting.size());
+      return options_.max_leaves > 0 ? options_.max_leaves - now : now;
+    };
+    while (!waiting.empty() && room() > 0) {
+      std::vector<std::size_t> order(waiting.size());
+      std::iota(order.begin(), order.end(), std::size_t{0});
+      const std::size_t best = *std::min_element(order.begin(), order.end(), better);
+      if (waiting[best].children.empty()) {
+        std::sort(order.begin(), order.end(), better);
+        make_children(waiting, order, room());
+      }
+      Waiting now = std::move(waiting[best]);
+      waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(best));
+      attach(now.leaf, now.children.data());
+      add(now.children);
+    }
+    for (Waiting& w : waiting) give_up(w);
+  }
+
+  /// Children, with their best splits, of the first leaf in \p order and of some more that have
+  /// none: until there are rows enough for all threads, and of no more than may still be split.
+  void make_children(std::vector<Waiting>& waiting, const std::vector<std::size_t>& order,
+                     std::int64_t room) {
+    constexpr std::int64_t rows_each = std::int64_t{1} << 15, leaves_each = 4;
+    const std::int64_t workers = search_.samples_by_node() ? 1 : worker_count(options_.threads);
+    const std::int64_t most = workers > 1 ? (std::min)(room, leaves_each * workers) : 1;
+    std::vector<std::size_t> chosen;
+    std::vector<Candidate> batch;
+    std::int64_t rows = 0;
+    for (const std::size_t i : order) {
+      if (static_cast<std::int64_t>(batch.size()) == most || rows >= rows_each * workers) break;
+      if (!waiting[i].children.empty()) continue;
+      rows += waiting[i].leaf.range.size();
+      chosen.push_back(i);
+      batch.push_back(std::move(waiting[i].leaf));
+    }
+    std::vector<Candidate> children = divide_all(batch);
+    if (batch.size() == 1) {  // columns sampled by node want the numbers, which are known here
+      children[0].node = static_cast<std::int32_t>(tree_.nodes.size());
+      children[1].node = children[0].node + 1;
+    }
+    search_.best_of_each(children);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      Waiting& w = waiting[chosen[i]];
+      w.leaf = std::move(batch[i]);
+      w.children.push_back(std::move(children[2 * i]));
+      w.children.push_back(std::move(children[2 * i + 1]));
+    }
+  }
+
+  /// A leaf that is not split after all.
+  void give_up(Waiting& w) {
+    for (Candidate& child : w.children) histograms_.recycle(std::move(child.histogram));
+    if (!w.children.empty()) partition_.rejoin(w.leaf.range, w.children[0].range.end);
+    retire(w.leaf);
   }
 
   /// Splits whole levels, each by one test, while that gains something.
@@ -144,28 +228,11 @@ class BasicGrower final : public TreeGrower {
       const Split split = search_.best_of_level(level);
       if (!worth(split)) break;
       for (Candidate& c : level) c.best = split;
-      level = divide_all(level);
+      std::vector<Candidate> next = divide_all(level);
+      for (std::size_t i = 0; i < level.size(); ++i) attach(level[i], &next[2 * i]);
+      level = std::move(next);
     }
     for (Candidate& c : level) retire(c);
-  }
-
-  /// The next leaves to split: all that wait (depth-wise) or the best one (loss-guided; the lowest
-  /// node number where gains are equal).
-  std::vector<Candidate> take_batch() {
-    std::vector<Candidate> batch;
-    if (options_.policy == GrowPolicy::depthwise) {
-      batch = std::move(frontier_);
-      frontier_.clear();
-    } else {
-      const auto worse = [](const Candidate& a, const Candidate& b) {
-        return a.best.gain != b.best.gain ? a.best.gain < b.best.gain : a.node > b.node;
-      };
-      const auto best = std::max_element(frontier_.begin(), frontier_.end(), worse);
-      batch.push_back(std::move(*best));
-      frontier_.erase(best);
-    }
-    limit_leaves(batch);
-    return batch;
   }
 
   /// Splitting one leaf makes one leaf more: beyond max_leaves the rest of the batch stays leaves.
@@ -180,8 +247,8 @@ class BasicGrower final : public TreeGrower {
     }
   }
 
-  /// Splits every candidate by its best split. Those of its children that may be split further get
-  /// their histograms; all come back, in order.
+  /// Divides every candidate by its best split. Those of its children that may be split further get
+  /// their histograms; all come back, in order, to be attached to the tree.
   std::vector<Candidate> divide_all(std::vector<Candidate>& batch) {
     std::vector<RowPartition::Request> moves;
     for (const Candidate& c : batch) moves.push_back({c.range, c.best, 0});
@@ -198,13 +265,17 @@ class BasicGrower final : public TreeGrower {
     return children;
   }
 
-  /// Makes the tree's node of a candidate's split and its two children.
-  Pair divide(Candidate& c, std::int64_t lefts) {
+  /// Makes the tree's node of a candidate's split; its two children get their numbers.
+  void attach(const Candidate& c, Candidate* children) {
     const std::int32_t left = tree_.split(c.node);
     set_test(tree_.node(c.node), c.best);
+    children[0].node = left;
+    children[1].node = left + 1;
+  }
+
+  /// A candidate's two children, without numbers.
+  Pair divide(Candidate& c, std::int64_t lefts) {
     Pair pair;
-    pair.left.node = left;
-    pair.right.node = left + 1;
     pair.left.depth = pair.right.depth = c.depth + 1;
     pair.left.range = {c.range.begin, c.range.begin + lefts};
     pair.right.range = {c.range.begin + lefts, c.range.end};

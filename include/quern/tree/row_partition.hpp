@@ -111,6 +111,12 @@ class BasicRowPartition {
     identity_ = false;
   }
 
+  /// Undoes the split of a range whose rows on the left end at \p middle.
+  void rejoin(RowRange range, std::int64_t middle) {
+    std::int32_t* const rows = rows_.data();
+    std::inplace_merge(rows + range.begin, rows + middle, rows + range.end);
+  }
+
   /// Sums of \p gradients over each range, exact and the same for any number of threads.
   [[nodiscard]] std::vector<GradientSum<std::int64_t>> sums(
       std::span<const RowRange> ranges, std::span<const GradientPair> gradients,

@@ -60,13 +60,15 @@ class BasicSplitSearch {
   }
 
   [[nodiscard]] const InteractionConstraints& interaction() const noexcept { return interaction_; }
+  /// Whether a node's number decides which features it looks at.
+  [[nodiscard]] bool samples_by_node() const noexcept { return options_.columns.by_node < 1; }
 
   /// A sum in the loss's own units.
   [[nodiscard]] GradientSum<double> in_units(const GradientSum<std::int64_t>& sum) const {
     return {static_cast<double>(sum.g) / scale_.g, static_cast<double>(sum.h) / scale_.h};
   }
 
-  /// Puts into every candidate its best split.
+  /// Puts into every candidate that has a histogram its best split.
   void best_of_each(std::vector<Candidate>& candidates) const {
     struct Task {
       std::size_t candidate;
@@ -76,6 +78,7 @@ class BasicSplitSearch {
     std::vector<std::vector<std::int32_t>> features(candidates.size());
     std::vector<Task> tasks;
     for (std::size_t c = 0; c < candidates.size(); ++c) {
+      if (candidates[c].histogram.cells.size() == 0) continue;
       features[c] = features_of(candidates[c]);
       const std::size_t chunk =
           features[c].size() > 4 * many_features_chunk ? many_features_chunk : feature_chunk;
