@@ -106,6 +106,19 @@ TEST(SsmDiscretize, BadInput) {
   EXPECT_THROW(
       static_cast<void>(ssm::diagonal_step(-1, 1, {Discretization::generalized_bilinear, 2})),
       ValueError);
+  a(0, 0) = 4, a(1, 1) = -1;  // I - dt a / 2 has no inverse
+  NdArray<double, 2> ad({2, 2}), bd({2, 1});
+  const auto run = [&](Discretization method) {
+    ssm::discretize<double>(a.view(), b.view(), 0.5, {method}, ad.view(), bd.view());
+  };
+  EXPECT_THROW(run(Discretization::bilinear), ValueError);
+  EXPECT_THROW(static_cast<void>(ssm::diagonal_step(4, 0.5, {Discretization::bilinear})),
+               ValueError);
+  run(Discretization::zero_order_hold);
+  a(0, 1) = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW(run(Discretization::zero_order_hold), ValueError);
+  EXPECT_THROW(run(Discretization::bilinear), ValueError);
+  EXPECT_THROW(static_cast<void>(ssm::diagonal_step(a(0, 1), 0.5, {})), ValueError);
 }
 
 }  // namespace

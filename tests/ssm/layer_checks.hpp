@@ -10,6 +10,7 @@
 
 #include "quern/nn/layer.hpp"
 #include "quern/nn/sequence_layer.hpp"
+#include "quern/ssm/detail/mixer_state.hpp"
 
 #include "ssm/differences.hpp"
 
@@ -66,6 +67,16 @@ inline void check_layer_gradients(nn::Layer<double>& layer, Index batch, Index l
   nn::Tensor<double> again(x.shape());
   layer.backward(dy.view(), again.view(), cache, {});
   for (Index i = 0; i < dx.size(); ++i) ASSERT_EQ(again[i], dx[i]);
+}
+
+/// A step says so where it is given what another layer, or one of other sizes, has made.
+inline void expect_other_states_refused(const nn::SequenceLayer<double>& layer,
+                                        const nn::SequenceLayer<double>& narrower, Index dim) {
+  nn::Tensor<double> in({1, dim}), out({1, dim});
+  const auto theirs = narrower.make_state(1);
+  EXPECT_THROW(layer.step(in.view(), out.view(), *theirs), ShapeError) << layer.type();
+  ssm::detail::MixerState<double> foreign("another layer", 1);
+  EXPECT_THROW(layer.step(in.view(), out.view(), foreign), ValueError) << layer.type();
 }
 
 inline void check_layer_steps(nn::SequenceLayer<double>& layer, Index batch, Index length,

@@ -15,7 +15,7 @@ namespace quern::test::ssm_layer_state {
 namespace {
 
 TEST(SsmLayerState, SavesClonesResets) {
-  ssm::LayerState<double, std::complex<double>> state(2, 3);
+  ssm::LayerState<double, std::complex<double>> state("layer", 2, 3);
   state.values()(1, 2) = {4, 5};
   std::vector<std::byte> bytes;
   state.save(bytes);
@@ -28,12 +28,14 @@ TEST(SsmLayerState, SavesClonesResets) {
 }
 
 TEST(SsmLayerState, RefusesOtherBytesAndOtherStates) {
-  ssm::LayerState<float, float> state(2, 3);
+  ssm::LayerState<float, float> state("layer", 2, 3);
   const std::vector<std::byte> shorter(5);
   EXPECT_THROW(state.load(shorter), ParseError);
   nn::SequenceState<float>& any = state;
-  EXPECT_EQ((ssm::detail::state_of<float, float>("layer", any).batch()), 2);
-  EXPECT_THROW((ssm::detail::state_of<float, std::complex<float>>("layer", any)), ValueError);
+  EXPECT_EQ((ssm::detail::state_of<float, float>("layer", any, 3).batch()), 2);
+  EXPECT_THROW((ssm::detail::state_of<float, std::complex<float>>("layer", any, 3)), ValueError);
+  EXPECT_THROW((ssm::detail::state_of<float, float>("another", any, 3)), ValueError);
+  EXPECT_THROW((ssm::detail::state_of<float, float>("layer", any, 4)), ShapeError);
 }
 
 }  // namespace

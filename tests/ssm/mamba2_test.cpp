@@ -30,6 +30,8 @@ TEST(Mamba2Block, ParameterGroups) {
 TEST(Mamba2Block, WrongSizes) {
   EXPECT_THROW(ssm::Mamba2<double>(8, {.head_dim = 3}), ValueError);
   EXPECT_THROW(ssm::Mamba2<double>(8, {.head_dim = 4, .groups = 3}), ValueError);
+  expect_other_states_refused(ssm::Mamba2<double>(8, {.states = 4, .head_dim = 4}),
+                              ssm::Mamba2<double>(8, {.states = 4, .head_dim = 8}), 8);
 }
 
 }  // namespace

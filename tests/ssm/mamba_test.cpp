@@ -30,6 +30,11 @@ TEST(MambaBlock, ParameterGroups) {
 TEST(MambaBlock, WrongSizes) {
   EXPECT_THROW(ssm::Mamba<double>(0), ValueError);
   EXPECT_THROW(ssm::Mamba<double>(8, {.taps = 0}), ValueError);
+  EXPECT_THROW(ssm::Mamba<double>(8, {.dt_rank = -1}), ValueError);
+  const ssm::Mamba<double> layer(8);
+  for (const ssm::MambaOptions other : {ssm::MambaOptions{.states = 4}, {.dt_rank = 3}}) {
+    expect_other_states_refused(layer, ssm::Mamba<double>(8, other), 8);
+  }
 }
 
 }  // namespace

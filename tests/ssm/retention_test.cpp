@@ -112,6 +112,9 @@ TEST(Retention, WrongInputIsNamed) {
   expect_words("gamma: expected decays above 0, at most 1, got 1.01 at 1", run);
   gamma = ssm::retention_decays<float>(3);
   expect_words("gamma: expected 2, got 3", run);
+  gamma = ssm::retention_decays<float>(2);
+  q = normal_array<float, 4>({1, 2, 8, 4}, 1);
+  expect_words("quern::ssm::retention: q: expected 1 x 2 x 9 x 4, got 1 x 2 x 8 x 4", run);
 }
 
 TEST(Retention, LongSequencesInFloat) {

@@ -37,6 +37,8 @@ TEST(RetNetLayer, WrongSizes) {
   EXPECT_THROW(ssm::MultiScaleRetention<double>(12, {.heads = 5}), ValueError);
   EXPECT_THROW(ssm::MultiScaleRetention<double>(6, {.heads = 2}), ValueError);
   EXPECT_THROW(ssm::MultiScaleRetention<double>(8, {.heads = 2, .value_factor = 0}), ValueError);
+  expect_other_states_refused(ssm::MultiScaleRetention<double>(8, {.heads = 2}),
+                              ssm::MultiScaleRetention<double>(4, {.heads = 2}), 8);
 }
 
 }  // namespace

@@ -47,7 +47,7 @@ TEST(SsmRtfLayer, GroupsAndBadInput) {
   const auto state = layer.make_state(3);
   nn::Tensor<float> x({2, 2}), y({2, 2});
   EXPECT_THROW(layer.step(x.view(), y.view(), *state), ShapeError);
-  ssm::LayerState<float, std::complex<float>> foreign(2, 32);
+  ssm::LayerState<float, std::complex<float>> foreign("quern::ssm::RtfLayer", 2, 32);
   EXPECT_THROW(layer.step(x.view(), y.view(), foreign), ValueError);
 }
 

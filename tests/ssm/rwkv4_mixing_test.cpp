@@ -34,6 +34,7 @@ TEST(Rwkv4Layer, StartsAsTheReference) {
 TEST(Rwkv4Layer, WrongSizes) {
   EXPECT_THROW(ssm::Rwkv4Mixing<double>(0), ValueError);
   EXPECT_THROW(ssm::Rwkv4Mixing<double>(4, {.layer = 2, .layers = 2}), ValueError);
+  expect_other_states_refused(ssm::Rwkv4Mixing<double>(64), ssm::Rwkv4Mixing<double>(4), 64);
 }
 
 }  // namespace

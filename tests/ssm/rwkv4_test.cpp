@@ -199,6 +199,11 @@ TEST(Rwkv4, WrongInputIsNamed) {
   RwkvOptions clip;
   clip.clip_decay = true;
   ssm::rwkv4(x.inputs(), out.view(), {}, clip);
+  NdArray<float, 3> state = x.state;
+  NdArray<float, 2> y({2, 5});
+  ssm::rwkv4_step<float>(x.k.view().subview(0, 1), x.v.view().subview(0, 1), x.w.view(), x.u.view(),
+                         state.view(), y.view(), clip);
+  for (Index i = 0; i < 5; ++i) EXPECT_EQ(y(1, i), out(1, 0, i)) << i;
   x.w(2) = -1;
   x.state = NdArray<float, 3>({1, 3, 5});
   expect("initial_state: expected 2 x 3 x 5, got 1 x 3 x 5");

@@ -23,6 +23,8 @@ TEST(Rwkv6Layer, WrongSizes) {
   EXPECT_THROW(ssm::Rwkv6Mixing<double>(6, {.head_dim = 3, .mix_rank = 0}), ValueError);
   EXPECT_THROW(ssm::Rwkv6Mixing<double>(6, {.head_dim = 3, .depth = {.layer = 3, .layers = 3}}),
                ValueError);
+  expect_other_states_refused(ssm::Rwkv6Mixing<double>(6, {.head_dim = 3}),
+                              ssm::Rwkv6Mixing<double>(3, {.head_dim = 3}), 6);
 }
 
 }  // namespace

@@ -89,8 +89,7 @@ TEST(Rwkv6, WrongInputIsNamed) {
                       options);
   };
   logw(0, 1, 3, 2) = 0.5F;
-  expect_words("logw: expected logarithms of decays, not above 0, got another at (0, 1, 3, 2)",
-               run);
+  expect_words("logw: expected logarithms of decays, not above 0, got 0.5 at (0, 1, 3, 2)", run);
   options.clip_decay = true;
   run();
   logw(0, 1, 3, 2) = std::numeric_limits<float>::quiet_NaN();
@@ -99,6 +98,8 @@ TEST(Rwkv6, WrongInputIsNamed) {
   run();
   r(0, 0, 2, 1) = std::numeric_limits<float>::infinity();
   expect_words("r: expected finite numbers, got NaN or infinity at (0, 0, 2, 1)", run);
+  v = normal_array<float, 4>({1, 2, 8, 5}, 3);
+  expect_words("quern::ssm::rwkv6: v: expected 1 x 2 x 9 x 5, got 1 x 2 x 8 x 5", run);
 }
 
 TEST(Rwkv6, LongSequencesInFloatAndAnyDecay) {

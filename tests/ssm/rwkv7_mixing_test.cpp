@@ -36,6 +36,8 @@ TEST(Rwkv7Layer, SizesOfTheReference) {
 TEST(Rwkv7Layer, WrongSizes) {
   EXPECT_THROW(ssm::Rwkv7Mixing<double>(6, {.head_dim = 4}), ValueError);
   EXPECT_THROW(ssm::Rwkv7Mixing<double>(6, {.head_dim = 3, .decay_rank = -1}), ValueError);
+  expect_other_states_refused(ssm::Rwkv7Mixing<double>(6, {.head_dim = 3}),
+                              ssm::Rwkv7Mixing<double>(3, {.head_dim = 3}), 6);
 }
 
 }  // namespace

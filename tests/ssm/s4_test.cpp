@@ -236,6 +236,7 @@ TEST(SsmS4, BadInput) {
   run();
   EXPECT_THROW(ssm::s4<double>(u.view(), m.view(), narrow.view(), y.view()), ShapeError);
   EXPECT_THROW(run({.truncated = 8}), ShapeError);
+  EXPECT_THROW(run({.truncated = -2}), ShapeError);
   EXPECT_THROW(ssm::s4<double>(u.view(), m.view(), state.view(), y.view(), {}, {.truncated = 9}),
                ShapeError);
   m.lambda(1, 1).real(0.5);
@@ -252,7 +253,7 @@ TEST(SsmS4, BadInput) {
   state(0, 4) = {2, 1};
   ssm::s4<double>(none.view(), m.view(), std::as_const(state).view(), none.view(), last.view());
   EXPECT_EQ(last(0, 4), Complex(2, 1));
-  expect_words("u: expected finite numbers, got NaN or infinity at (0, 5, 1)", [&] {
+  expect_words("quern::ssm::s4: u: expected finite numbers, got NaN or infinity at (0, 5, 1)", [&] {
     auto bad = NdArray<double, 3>(u);
     bad(0, 5, 1) = std::numeric_limits<double>::infinity();
     ssm::s4<double>(bad.view(), m.view(), {}, y.view());

@@ -7,6 +7,7 @@
 #include "quern/ssm/s5.hpp"
 
 #include "gradient.hpp"
+#include "recurrences.hpp"
 #include "reference.hpp"
 
 #include <gtest/gtest.h>
@@ -257,7 +258,7 @@ TEST(SsmS5, BadInput) {
   run({.clip_poles = true});
   m.lambda(2) = {-0.1, 1};
   m.dt(1) = -1;
-  EXPECT_THROW(run(), ValueError);
+  expect_words("quern::ssm::s5: dt: expected finite numbers above 0, got -1 at 1", [&] { run(); });
   m.dt(1) = 0.1;
   u(1, 3, 0) = std::nan("");
   try {

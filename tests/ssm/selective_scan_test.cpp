@@ -331,6 +331,18 @@ TEST(SelectiveScan, WrongInputIsNamed) {
   options.clip_poles = true;
   NdArray<float, 3> out(x.u.extents()), last({2, 5, 4});
   run(x, out, last, options);
+  // A step clips the same poles.
+  NdArray<float, 3> state = x.initial;
+  NdArray<float, 2> y({2, 5});
+  const auto first = [](const NdArray<float, 3>& v) { return v.view().subview(0, 1); };
+  const ssm::SelectiveScanStepInputs<float> step{first(x.u),    first(x.delta), x.a.view(),
+                                                 first(x.b),    first(x.c),     x.skip.view(),
+                                                 x.bias.view(), first(x.z)};
+  ssm::selective_scan_step(step, state.view(), y.view(), options);
+  for (Index i = 0; i < 5; ++i) EXPECT_EQ(y(1, i), out(1, 0, i)) << i;
+  const std::vector<std::int64_t> one = {0, 1};
+  options.offsets = one;
+  EXPECT_THROW(ssm::selective_scan_step(step, state.view(), y.view(), options), ValueError);
   options = {};
   options.softplus = false;
   x = good;

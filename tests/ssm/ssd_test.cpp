@@ -120,12 +120,15 @@ TEST(Ssd, WrongInputIsNamed) {
   NdArray<float, 4> y(x.extents());
   const auto run = [&] { ssm::ssd<float>({x.view(), log_a.view(), b.view(), b.view()}, y.view()); };
   log_a(0, 8, 1) = 1;
-  expect_words("log_a: expected logarithms of decays, not above 0, got another at (0, 8, 1)", run);
+  expect_words("log_a: expected logarithms of decays, not above 0, got 1 at (0, 8, 1)", run);
   log_a(0, 8, 1) = -1;
   b(0, 4, 0, 2) = std::numeric_limits<float>::infinity();
   expect_words("b: expected finite numbers, got NaN or infinity at (0, 4, 0, 2)", run);
   log_a = NdArray<float, 3>({1, 9, 3});
   expect_words("log_a: expected 1 x 9 x 2, got 1 x 9 x 3", run);
+  log_a = normal_array<float, 3>({1, 9, 2}, 3, 0.1, -1);
+  b = normal_array<float, 4>({1, 9, 3, 3}, 2);
+  expect_words("quern::ssm::ssd: b: expected groups that divide heads, 2, got 3", run);
 }
 
 TEST(Ssd, NoStepAndOneAndStatesThatDoNotFit) {

@@ -40,8 +40,9 @@ namespace ssm {
 struct ConvolutionOptions {
   /// Offsets of packed sequences, 0 … length, not decreasing; empty: each batch entry is one.
   std::span<const std::int64_t> offsets = {};
-  int threads = 0;           ///< 0: the default, see parallel_for
-  bool check_finite = true;  ///< ValueError for a NaN or an infinity, with its place
+  int threads = 0;               ///< 0: the default, see parallel_for
+  bool check_finite = true;      ///< ValueError for a NaN or an infinity, with its place
+  const char* caller = nullptr;  ///< whose name errors carry; null: this function's
 };
 
 namespace detail {
@@ -328,7 +329,8 @@ void causal_convolution(std::type_identity_t<NdView<const T, 3>> u,
                         std::type_identity_t<NdView<const T, 2>> kernel, NdView<T, 3> y,
                         std::type_identity_t<NdView<const T, 2>> ahead = {},
                         const ConvolutionOptions& options = {}) {
-  constexpr const char* function = "quern::ssm::causal_convolution";
+  const char* const function =
+      options.caller != nullptr ? options.caller : "quern::ssm::causal_convolution";
   detail::check_convolution<T>(function, u, kernel, ahead);
   expect_shape(function, "y", y, u.extents());
   expect_apart(function, "y", y, "u", u);
@@ -361,7 +363,8 @@ void causal_convolution_vjp(std::type_identity_t<NdView<const T, 3>> u,
                             std::type_identity_t<NdView<const T, 2>> ahead = {},
                             std::type_identity_t<NdView<T, 2>> dahead = {},
                             const ConvolutionOptions& options = {}) {
-  constexpr const char* function = "quern::ssm::causal_convolution_vjp";
+  const char* const function =
+      options.caller != nullptr ? options.caller : "quern::ssm::causal_convolution_vjp";
   detail::check_convolution<T>(function, u, kernel, ahead);
   expect_shape(function, "dy", dy, u.extents());
   if (!du.is_null()) {

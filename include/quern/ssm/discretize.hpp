@@ -66,6 +66,16 @@ inline void expect_step(const char* function, double dt) {
   throw ValueError(error_text(function, "dt", "a finite number above 0", dt));
 }
 
+/// The same for each of several, with the place of the first that is none.
+template <class T>
+void expect_steps(const char* function, const NdView<const T, 1>& dt) {
+  for (Index k = 0; k < dt.extent(0); ++k) {
+    if (is_finite_bits(dt(k)) && dt(k) > T{0}) continue;
+    throw ValueError(error_text(function, "dt", "finite numbers above 0",
+                                quern::detail::text_of(dt(k)) + " at " + std::to_string(k)));
+  }
+}
+
 /// e^x by scaling, a Padé approximant of degree 13, and squaring (Higham 2005).
 template <class = void>
 inline Matrix matrix_exponential(const Matrix& x) {
@@ -98,7 +108,20 @@ inline Matrix matrix_exponential(const Matrix& x) {
   return result;
 }
 
-/// A_d and B_d in double. ValueError for dt out of range, ShapeError unless a is square and b fits.
+/// ValueError that names the place of the first entry that is NaN or infinite.
+inline void expect_finite_matrix(const char* function, const char* argument, const Matrix& m) {
+  for (Index i = 0; i < m.rows(); ++i) {
+    for (Index j = 0; j < m.cols(); ++j) {
+      if (is_finite_bits(m(i, j))) continue;
+      throw ValueError(
+          error_text(function, argument, "finite numbers",
+                     "NaN or infinity at (" + std::to_string(i) + ", " + std::to_string(j) + ")"));
+    }
+  }
+}
+
+/// A_d and B_d in double. ValueError for dt out of range or with which I - alpha dt a is singular,
+/// and for entries that are not finite, ShapeError unless a is square and b fits.
 template <class = void>
 inline void discretize(const char* function, const Matrix& a, const Matrix& b, double dt,
                        const DiscretizationOptions& options, Matrix& ad, Matrix& bd) {
@@ -109,6 +132,8 @@ inline void discretize(const char* function, const Matrix& a, const Matrix& b, d
   }
   expect_size(function, "b", b.rows(), a.rows(), "rows, those of a");
   const Index n = a.rows(), inputs = b.cols();
+  expect_finite_matrix(function, "a", a);
+  expect_finite_matrix(function, "b", b);
   if (options.method == Discretization::zero_order_hold) {
     Matrix whole = Matrix::Zero(n + inputs, n + inputs);
     whole.topLeftCorner(n, n) = dt * a;
@@ -121,6 +146,10 @@ inline void discretize(const char* function, const Matrix& a, const Matrix& b, d
   const double alpha = gbt_alpha(function, options);
   const Matrix eye = Matrix::Identity(n, n);
   const Eigen::PartialPivLU<Matrix> left(eye - alpha * dt * a);
+  if (n > 0 && !(left.rcond() >= 1e-16)) {
+    throw ValueError(
+        error_text(function, "dt", "one with which I - alpha dt a is not singular", dt));
+  }
   ad = left.solve(eye + (1 - alpha) * dt * a);
   bd = left.solve(dt * b);
 }
@@ -151,7 +180,8 @@ inline std::complex<double> expm1(std::complex<double> z) {
 
 /// a_d (states, states) and b_d (states, inputs) for a step dt of x' = a x + b u. Views of any
 /// strides; computed in double. ShapeError where shapes do not fit; ValueError for dt that is not
-/// above 0 and for alpha outside [0, 1].
+/// above 0, for alpha outside [0, 1], for entries of a and b that are not finite, and where
+/// I - alpha dt a has no inverse.
 template <class T>
 void discretize(NdView<const T, 2> a, std::type_identity_t<NdView<const T, 2>> b, double dt,
                 const DiscretizationOptions& options, std::type_identity_t<NdView<T, 2>> a_d,
@@ -176,12 +206,16 @@ struct DiagonalStep {
 };
 
 /// The step of lambda over dt. Right to rounding also where lambda dt is 0 or nearly.
-/// ValueError for a dt that is not above 0 and for alpha outside [0, 1].
+/// ValueError for a dt that is not above 0, for alpha outside [0, 1], for a lambda that is not
+/// finite, and where alpha lambda dt is 1.
 [[nodiscard]] inline DiagonalStep diagonal_step(std::complex<double> lambda, double dt,
                                                 const DiscretizationOptions& options) {
   constexpr const char* function = "quern::ssm::diagonal_step";
   using Complex = std::complex<double>;
   detail::expect_step(function, dt);
+  if (!is_finite_bits(lambda.real()) || !is_finite_bits(lambda.imag())) {
+    throw ValueError(error_text(function, "lambda", "a finite number", "NaN or infinity"));
+  }
   const Complex z = lambda * dt;
   DiagonalStep step;
   if (options.method == Discretization::zero_order_hold) {
@@ -205,6 +239,9 @@ struct DiagonalStep {
     return step;
   }
   const double alpha = detail::gbt_alpha(function, options);
+  if (alpha * z == 1.0) {
+    throw ValueError(error_text(function, "dt", "one with which alpha lambda dt is not 1", dt));
+  }
   const Complex inverse = 1.0 / (1.0 - alpha * z);
   step.a = (1.0 + (1 - alpha) * z) * inverse;
   step.log_a = std::log(step.a);

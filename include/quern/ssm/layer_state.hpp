@@ -7,6 +7,7 @@
 #ifndef QUERN_SSM_LAYER_STATE_HPP
 #define QUERN_SSM_LAYER_STATE_HPP
 
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
@@ -37,7 +38,11 @@ namespace ssm {
 template <class T, class V>
 class LayerState final : public nn::SequenceState<T> {
  public:
-  LayerState(Index batch, Index width) : values_({batch, width}) {}
+  /// `layer` is the type() of the layer that makes it.
+  LayerState(std::string_view layer, Index batch, Index width)
+      : layer_(layer), values_({batch, width}) {}
+
+  [[nodiscard]] std::string_view layer() const noexcept { return layer_; }
 
   [[nodiscard]] NdView<V, 2> values() { return values_.view(); }
   [[nodiscard]] Index batch() const { return values_.extent(0); }
@@ -74,19 +79,23 @@ class LayerState final : public nn::SequenceState<T> {
   [[nodiscard]] std::size_t bytes() const {
     return static_cast<std::size_t>(values_.size()) * sizeof(V);
   }
+  std::string layer_;
   NdArray<V, 2> values_;
   std::shared_ptr<const void> constants_;
 };
 
 namespace detail {
 
-/// The state of a layer as its own type; ValueError for another layer's.
+/// The state of a layer as its own type; ValueError for another layer's, ShapeError for one of a
+/// layer of another width.
 template <class T, class V>
-LayerState<T, V>& state_of(std::string_view layer, nn::SequenceState<T>& state) {
+LayerState<T, V>& state_of(std::string_view layer, nn::SequenceState<T>& state, Index width) {
   auto* mine = dynamic_cast<LayerState<T, V>*>(&state);
-  if (mine == nullptr) {
-    throw ValueError(error_text(layer, "state", "one of this layer's make_state", "another's"));
+  if (mine == nullptr || mine->layer() != layer) {
+    throw ValueError(error_text(layer, "state of step", "one of this layer's make_state",
+                                mine == nullptr ? "another layer's" : mine->layer()));
   }
+  expect_size(layer, "state of step", mine->values().extent(1), width, "numbers an entry");
   return *mine;
 }
 

@@ -63,13 +63,16 @@ inline void expect_at_least_one(std::string_view owner, const char* what, Index 
 template <class T>
 class Mamba final : public nn::SequenceLayer<T> {
  public:
-  /// ValueError for sizes below 1.
+  /// ValueError for sizes below 1 (a dt_rank of 0 is dim / 16, rounded up).
   explicit Mamba(Index dim, const MambaOptions& options = {})
       : dim_(dim), options_(options), inner_(dim * options.expand) {
     detail::expect_at_least_one(type(), "dim", dim);
     detail::expect_at_least_one(type(), "options.states", options.states);
     detail::expect_at_least_one(type(), "options.expand", options.expand);
     detail::expect_at_least_one(type(), "options.taps", options.taps);
+    if (options.dt_rank < 0) {
+      throw ValueError(error_text(type(), "options.dt_rank", "0 or more", options.dt_rank));
+    }
     rank_ = options.dt_rank > 0 ? options.dt_rank : (dim + 15) / 16;
     in_proj_.resize({2 * inner_, dim});
     conv_.resize({inner_, 1, options.taps});
@@ -139,8 +142,13 @@ class Mamba final : public nn::SequenceLayer<T> {
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = detail::mixer_state(type(), state);
+    auto& s = detail::mixer_state(type(), state,
+                                  {{options_.taps - 1, inner_}, {options_.states, inner_}});
     this->check_step(in, out, s.batch(), dim_, dim_);
+    if (s.scratch[2].shape()[1] != projected()) {
+      throw ShapeError(
+          error_text(type(), "state of step", "one of this layer's dt_rank", "another"));
+    }
     const MatrixView<T> xz = s.scratch[0].view().rows(), x = s.scratch[1].view().rows();
     const MatrixView<T> dbl = s.scratch[2].view().rows(), delta = s.scratch[3].view().rows();
     const MatrixView<T> y = s.scratch[4].view().rows();

@@ -82,6 +82,7 @@ struct RetentionCall {
   NdArray<T, 1> log_gamma;
   kernels::RecurrenceViews<T> views;
   kernels::RecurrenceOptions options;
+  Shape<4> state_shape{};
 
   RetentionCall(const char* function, const RetentionInputs<T>& in, const RetentionOptions& given)
       : log_gamma(in.gamma.extents()) {
@@ -94,6 +95,15 @@ struct RetentionCall {
       }
       log_gamma(h) = static_cast<T>(std::log(static_cast<double>(gamma)));
     }
+    const Index heads = in.v.extent(1), key_dim = in.q.extent(3);
+    expect_shared_heads(function, "q", in.q, heads,
+                        {in.v.extent(0), heads, in.v.extent(2), key_dim});
+    expect_shared_heads(function, "k", in.k, heads,
+                        {in.v.extent(0), heads, in.v.extent(2), key_dim});
+    // For its messages: every step belongs to a sequence.
+    const Sequences sequences(function, given.offsets, in.q.extent(0), in.q.extent(2));
+    state_shape = {sequences.size(), heads, key_dim, in.v.extent(3)};
+    expect_optional(function, "initial_state", in.initial_state, state_shape);
     views.q = in.q;
     views.k = in.k;
     views.v = in.v;
@@ -105,8 +115,6 @@ struct RetentionCall {
     }
     options.sequences.cumulative = given.offsets;
     options.threads = given.threads;
-    // For its messages: every step belongs to a sequence.
-    static_cast<void>(Sequences(function, given.offsets, in.q.extent(0), in.q.extent(2)));
   }
 };
 
@@ -131,6 +139,8 @@ void retention(const RetentionInputs<T>& in, std::type_identity_t<NdView<T, 4>> 
                const RetentionOptions& options = {}) {
   constexpr const char* function = "quern::ssm::retention";
   const detail::RetentionCall<T> call(function, in, options);
+  expect_shape(function, "out", out, in.v.extents());
+  detail::expect_optional(function, "final_state", final_state, call.state_shape);
   kernels::decayed_recurrence(call.views, out, final_state, call.options);
   if (!detail::finite_in_parallel<T>(out, options.threads)) detail::explain_retention(function, in);
 }
@@ -140,7 +150,10 @@ template <class T>
 void retention_vjp(const RetentionInputs<T>& in, std::type_identity_t<NdView<const T, 4>> dout,
                    std::type_identity_t<NdView<const T, 4>> dfinal_state,
                    const RetentionGradients<T>& gradients, const RetentionOptions& options = {}) {
-  const detail::RetentionCall<T> call("quern::ssm::retention_vjp", in, options);
+  constexpr const char* function = "quern::ssm::retention_vjp";
+  const detail::RetentionCall<T> call(function, in, options);
+  expect_shape(function, "dout", dout, in.v.extents());
+  detail::expect_optional(function, "dfinal_state", dfinal_state, call.state_shape);
   kernels::RecurrenceGradients<T> g{};
   g.q = gradients.q;
   g.k = gradients.k;

@@ -254,7 +254,7 @@ void rtf(std::type_identity_t<NdView<const T, 3>> u,
   NdArray<T, 2> kernel({(std::max)(Index{1}, sequences.longest()), channels}, core::Fill::none);
   detail::rtf_kernel_rows<T>(parameters, stable, kernel.view(), options);
   causal_convolution<T>(u, kernel.view(), y, {},
-                        {options.offsets, options.threads, options.check_finite});
+                        {options.offsets, options.threads, options.check_finite, function});
 }
 
 /// Gradients of rtf: du and dinitial are overwritten, those of parameters added to; null ones are
@@ -288,7 +288,7 @@ void rtf_vjp(std::type_identity_t<NdView<const T, 3>> u,
   NdArray<T, 2> dkernel(kernel.extents());
   detail::rtf_kernel_rows<T>(parameters, stable, kernel.view(), options);
   causal_convolution_vjp<T>(u, kernel.view(), dy, du, dkernel.view(), {}, {},
-                            {options.offsets, options.threads, options.check_finite});
+                            {options.offsets, options.threads, options.check_finite, function});
   detail::rtf_kernel_rows_vjp<T>(parameters, stable, dkernel.view(), gradients, options);
 }
 

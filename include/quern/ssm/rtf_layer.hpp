@@ -65,11 +65,11 @@ class RtfLayer final : public nn::SequenceLayer<T> {
     return copy;
   }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> make_state(Index batch) const override {
-    return std::make_unique<LayerState<T, T>>(batch, dim_ * options_.order);
+    return std::make_unique<LayerState<T, T>>(type(), batch, dim_ * options_.order);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& mine = detail::state_of<T, T>(type(), state);
+    auto& mine = detail::state_of<T, T>(type(), state, dim_ * options_.order);
     this->check_step(in, out, mine.batch(), dim_, dim_);
     rtf_step<T>(in.template as<2>(), view(), mine.values(), out.template as<2>(),
                 {.clip_poles = true});

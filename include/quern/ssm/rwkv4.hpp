@@ -254,12 +254,13 @@ void rwkv4_vjp(const Rwkv4Inputs<T>& in, std::type_identity_t<NdView<const T, 3>
 }
 
 /// One step of all rows of a batch: k, v and out (batch, channels), `state` (batch, 3, channels)
-/// moves on. The same bits as rwkv4.
+/// moves on. The same bits as rwkv4 with the same options, and its errors.
 template <class T>
 void rwkv4_step(MatrixView<const T> k, std::type_identity_t<MatrixView<const T>> v,
                 std::type_identity_t<NdView<const T, 1>> w,
                 std::type_identity_t<NdView<const T, 1>> u,
-                std::type_identity_t<NdView<T, 3>> state, std::type_identity_t<MatrixView<T>> out) {
+                std::type_identity_t<NdView<T, 3>> state, std::type_identity_t<MatrixView<T>> out,
+                const RwkvOptions& options = {}) {
   const auto lengthened = [](const auto& m) {
     using Element = std::remove_pointer_t<decltype(m.data())>;
     return NdView<Element, 3>(m.data(), {m.rows(), 1, m.cols()},
@@ -267,7 +268,7 @@ void rwkv4_step(MatrixView<const T> k, std::type_identity_t<MatrixView<const T>>
   };
   const Rwkv4Inputs<T> in{lengthened(k), lengthened(v), w, u, state};
   expect_shape("quern::ssm::rwkv4_step", "state", state, {k.rows(), 3, k.cols()});
-  rwkv4(in, lengthened(out), state);
+  rwkv4(in, lengthened(out), state, options);
 }
 
 }  // namespace ssm

@@ -120,7 +120,7 @@ class Rwkv4Mixing final : public nn::SequenceLayer<T> {
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = detail::mixer_state(type(), state);
+    auto& s = detail::mixer_state(type(), state, {{dim_}, {3, dim_}});
     this->check_step(in, out, s.batch(), dim_, dim_);
     nn::Cache<T> cache;
     cache.context.threads = 1;

@@ -58,10 +58,19 @@ struct Rwkv6Call {
   Decays<T, 4> logw;
   kernels::RecurrenceViews<T> views;
   kernels::RecurrenceOptions options;
+  Shape<4> value_shape{}, state_shape{};
 
   Rwkv6Call(const char* function, const Rwkv6Inputs<T>& in, const RwkvOptions& given, double scale)
       : logw(function, "logw", in.logw, given.clip_decay) {
-    expect_shape(function, "logw", in.logw, in.r.extents());
+    const Shape<4>& shape = in.r.extents();
+    expect_shape(function, "logw", in.logw, shape);
+    expect_shape(function, "k", in.k, shape);
+    value_shape = {shape[0], shape[1], shape[2], in.v.extent(3)};
+    expect_shape(function, "v", in.v, value_shape);
+    expect_shape(function, "u", in.u, {shape[1], shape[3]});
+    const Sequences sequences(function, given.offsets, shape[0], shape[2]);
+    state_shape = {sequences.size(), shape[1], shape[3], value_shape[3]};
+    expect_optional(function, "initial_state", in.initial_state, state_shape);
     views.q = in.r;
     views.k = in.k;
     views.v = in.v;
@@ -72,7 +81,6 @@ struct Rwkv6Call {
     options.from_old_state = true;
     options.sequences.cumulative = given.offsets;
     options.threads = given.threads;
-    static_cast<void>(Sequences(function, given.offsets, in.r.extent(0), in.r.extent(2)));
   }
 };
 
@@ -87,6 +95,8 @@ void rwkv6(const Rwkv6Inputs<T>& in, std::type_identity_t<NdView<T, 4>> out,
            double scale = 1) {
   constexpr const char* function = "quern::ssm::rwkv6";
   const detail::Rwkv6Call<T> call(function, in, options, scale);
+  expect_shape(function, "out", out, call.value_shape);
+  detail::expect_optional(function, "final_state", final_state, call.state_shape);
   kernels::decayed_recurrence(call.views, out, final_state, call.options);
   if (detail::finite_in_parallel<T>(out, options.threads)) return;
   detail::expect_finite_values(function, "r", in.r);
@@ -104,7 +114,10 @@ void rwkv6_vjp(const Rwkv6Inputs<T>& in, std::type_identity_t<NdView<const T, 4>
                std::type_identity_t<NdView<const T, 4>> dfinal_state,
                const Rwkv6Gradients<T>& gradients, const RwkvOptions& options = {},
                double scale = 1) {
-  const detail::Rwkv6Call<T> call("quern::ssm::rwkv6_vjp", in, options, scale);
+  constexpr const char* function = "quern::ssm::rwkv6_vjp";
+  const detail::Rwkv6Call<T> call(function, in, options, scale);
+  expect_shape(function, "dout", dout, call.value_shape);
+  detail::expect_optional(function, "dfinal_state", dfinal_state, call.state_shape);
   kernels::RecurrenceGradients<T> g{};
   g.q = gradients.r;
   g.k = gradients.k;
@@ -116,7 +129,7 @@ void rwkv6_vjp(const Rwkv6Inputs<T>& in, std::type_identity_t<NdView<const T, 4>
 }
 
 /// One step of all rows of a batch: r, k, logw (batch, heads, keys), v and out (batch, heads,
-/// values); `state` (batch, heads, keys, values) moves on.
+/// values); `state` (batch, heads, keys, values) moves on. Equals rwkv6's steps to rounding.
 template <class T>
 void rwkv6_step(NdView<const T, 3> r, std::type_identity_t<NdView<const T, 3>> k,
                 std::type_identity_t<NdView<const T, 3>> v,

@@ -104,7 +104,8 @@ class Rwkv6Mixing final : public nn::SequenceLayer<T> {
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = detail::mixer_state(type(), state);
+    auto& s = detail::mixer_state(type(), state,
+                                  {{dim_}, {heads_, options_.head_dim, options_.head_dim}});
     this->check_step(in, out, s.batch(), dim_, dim_);
     nn::Cache<T> cache;
     cache.context.threads = 1;

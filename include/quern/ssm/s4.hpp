@@ -188,7 +188,7 @@ void s4(std::type_identity_t<NdView<const T, 3>> u,
     detail::s4_kernel_rows<T>(function, parameters, parameters.c_back, {}, back.view(), options);
   }
   causal_convolution<T>(u, kernel.view(), y, back.empty() ? NdView<const T, 2>() : back.view(),
-                        {options.offsets, options.threads, options.check_finite});
+                        {options.offsets, options.threads, options.check_finite, function});
 }
 
 /// Gradients of s4: du and dinitial are overwritten, those of parameters added to; null ones are
@@ -234,7 +234,7 @@ void s4_vjp(std::type_identity_t<NdView<const T, 3>> u,
   causal_convolution_vjp<T>(u, kernel.view(), dy, du, dkernel.view(),
                             both ? back.view() : NdView<T, 2>(),
                             both ? dback.view() : NdView<T, 2>(),
-                            {options.offsets, options.threads, options.check_finite});
+                            {options.offsets, options.threads, options.check_finite, function});
   detail::s4_kernel_rows_vjp<T>(function, parameters, parameters.c, dkernel.view(), gradients.c,
                                 gradients.d, gradients, options);
   if (!both) return;

@@ -94,7 +94,8 @@ class S4LayerBase : public nn::SequenceLayer<T> {
       throw ValueError(error_text(this->type(), "make_state", "a layer of one direction",
                                   "a bidirectional one"));
     }
-    return std::make_unique<LayerState<T, std::complex<T>>>(batch, dim_ * options_.modes);
+    return std::make_unique<LayerState<T, std::complex<T>>>(this->type(), batch,
+                                                            dim_ * options_.modes);
   }
 
  protected:
@@ -211,7 +212,8 @@ class S4dLayer final : public detail::S4LayerBase<T> {
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
+    auto& mine =
+        detail::state_of<T, std::complex<T>>(type(), state, this->dim_ * this->options_.modes);
     this->check_step(in, out, mine.batch(), this->dim_, this->dim_);
     const auto& stepper = mine.template constants<S4dStepper<T>>([&] {
       const auto v = this->values();
@@ -310,7 +312,8 @@ class S4Layer final : public detail::S4LayerBase<T> {
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
+    auto& mine =
+        detail::state_of<T, std::complex<T>>(type(), state, this->dim_ * this->options_.modes);
     this->check_step(in, out, mine.batch(), this->dim_, this->dim_);
     const auto& stepper = mine.template constants<S4Stepper<T>>([&] {
       const auto v = this->values();

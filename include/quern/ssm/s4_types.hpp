@@ -73,8 +73,8 @@ void check_s4(const char* function, const S4Parameters<T>& p, const S4Options& o
   if (!p.c_back.is_null()) expect_shape(function, "c_back", p.c_back, p.lambda.extents());
   expect_size(function, "dt", p.dt.extent(0), channels, "values, one a channel");
   if (!p.d.is_null()) expect_size(function, "d", p.d.extent(0), channels, "values, one a channel");
-  for (Index k = 0; k < channels; ++k) expect_step(function, static_cast<double>(p.dt(k)));
-  if (options.truncated > 0 && length > options.truncated) {
+  expect_steps(function, p.dt);
+  if (options.truncated < 0 || (options.truncated > 0 && length > options.truncated)) {
     throw ShapeError(error_text(function, "truncated", "at least the length", options.truncated));
   }
   if (states && (options.truncated > 0 || !p.c_back.is_null())) {

@@ -90,8 +90,8 @@ void check_states(const char* function, const S4dParameters<T>& p, bool states) 
 }
 
 template <class T>
-ConvolutionOptions convolution_options(const S4dOptions& options) {
-  return {options.offsets, options.threads, options.check_finite};
+ConvolutionOptions convolution_options(const char* function, const S4dOptions& options) {
+  return {options.offsets, options.threads, options.check_finite, function};
 }
 
 template <class T>
@@ -177,7 +177,8 @@ void s4d(std::type_identity_t<NdView<const T, 3>> u,
     detail::s4d_kernel_rows<T>(steps, p.c_back, {}, back.view(), options.threads);
   }
   const NdView<const T, 2> ahead = back.empty() ? NdView<const T, 2>() : back.view();
-  causal_convolution<T>(u, kernel.view(), y, ahead, detail::convolution_options<T>(options));
+  causal_convolution<T>(u, kernel.view(), y, ahead,
+                        detail::convolution_options<T>(function, options));
   if (initial.is_null() && last.is_null()) return;
   const detail::UnitStride<const T, 3> u_unit(u);
   steps.for_tiles(options.threads, [&](detail::ModeTile<T>& tile) {
@@ -243,7 +244,7 @@ void s4d_vjp(std::type_identity_t<NdView<const T, 3>> u,
   }
   causal_convolution_vjp<T>(
       u, kernel.view(), dy, du, dkernel.view(), both ? back.view() : NdView<T, 2>(),
-      both ? dback.view() : NdView<T, 2>(), detail::convolution_options<T>(options));
+      both ? dback.view() : NdView<T, 2>(), detail::convolution_options<T>(function, options));
   detail::ModeGradients sums(channels, modes);
   detail::s4d_kernel_rows_vjp<T>(steps, p.c, dkernel.view(), gradients.c, gradients.d, sums,
                                  options.threads);

@@ -81,6 +81,7 @@ class S5Model {
     both_ = states_ > 0 && p.c.extent(1) == 2 * states_;
     expect_shape(function, "c", p.c, {channels_, both_ ? 2 * states_ : states_});
     expect_size(function, "dt", p.dt.extent(0), states_, "values, one a state");
+    expect_steps(function, p.dt);
     if (!p.d.is_null()) expect_size(function, "d", p.d.extent(0), channels_, "values");
     if (!p.intervals.is_null()) expect_shape(function, "intervals", p.intervals, {batch, length});
     for (Index k = 0; k < states_; ++k) {

@@ -136,11 +136,11 @@ class S5Layer final : public nn::SequenceLayer<T> {
       throw ValueError(
           error_text(type(), "make_state", "a layer of one direction", "a bidirectional one"));
     }
-    return std::make_unique<LayerState<T, std::complex<T>>>(batch, options_.states);
+    return std::make_unique<LayerState<T, std::complex<T>>>(type(), batch, options_.states);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
+    auto& mine = detail::state_of<T, std::complex<T>>(type(), state, options_.states);
     this->check_step(in, out, mine.batch(), dim_, dim_);
     const Values v = values();
     s5_step<T>(in.template as<2>(), view(v), mine.values(), out.template as<2>(), options(0));
@@ -286,11 +286,11 @@ class LruLayer final : public nn::SequenceLayer<T> {
     return copy;
   }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> make_state(Index batch) const override {
-    return std::make_unique<LayerState<T, std::complex<T>>>(batch, options_.states);
+    return std::make_unique<LayerState<T, std::complex<T>>>(type(), batch, options_.states);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& mine = detail::state_of<T, std::complex<T>>(type(), state);
+    auto& mine = detail::state_of<T, std::complex<T>>(type(), state, options_.states);
     this->check_step(in, out, mine.batch(), dim_, dim_);
     lru_step<T>(in.template as<2>(), view(), mine.values(), out.template as<2>());
   }

@@ -29,6 +29,7 @@
 #include "quern/ssm/selective_scan_types.hpp"
 #include "quern/ssm/sequence.hpp"
 
+#include <string>
 #include <type_traits>
 
 QUERN_NAMESPACE_BEGIN
@@ -90,7 +91,8 @@ void selective_scan_vjp(const SelectiveScanInputs<T>& in,
 /// One step of all rows of a batch: u, delta, z and out are (batch, channels), b and c
 /// (batch, groups * states), `state` (batch, channels, states) moves on. Fast where a and state
 /// have adjacent channels, (states, channels) in memory: then nothing is copied. The same bits as
-/// selective_scan. ShapeError for what does not fit; values are not looked at.
+/// selective_scan, with the same options but offsets (ValueError); clip_poles costs a copy of a.
+/// ShapeError for what does not fit; values are not looked at.
 template <class T>
 void selective_scan_step(const SelectiveScanStepInputs<T>& in,
                          std::type_identity_t<NdView<T, 3>> state,
@@ -98,6 +100,10 @@ void selective_scan_step(const SelectiveScanStepInputs<T>& in,
                          const SelectiveScanOptions& options = {}) {
   constexpr const char* function = "quern::ssm::selective_scan_step";
   const Index batch = in.u.extent(0), channels = in.u.extent(1), states = in.a.extent(1);
+  if (!options.offsets.empty()) {
+    throw ValueError(error_text(function, "options.offsets", "none for a step",
+                                std::to_string(options.offsets.size())));
+  }
   expect_shape(function, "delta", in.delta, in.u.extents());
   expect_shape(function, "a", in.a, {channels, states});
   expect_shape(function, "b", in.b, {batch, options.groups * states});

@@ -8,6 +8,7 @@
 /// for each head, with one decay for all of its state h (values, states). x is already times dt and
 /// log_a = dt A, as in the paper's ssd_minimal_discrete. States go from step to step in registers;
 /// sums of log_a run over at most 64 steps, in double, so no difference of long sums loses digits.
+/// A sequence cut into pieces or steps that hand on the state gives the same to rounding.
 ///
 /// T. Dao, A. Gu, "Transformers are SSMs: generalized models and efficient algorithms through
 /// structured state space duality", ICML 2024, section 6 and listing 1.
@@ -86,6 +87,10 @@ struct SsdCall {
     const Index batch = in.x.extent(0), length = in.x.extent(1), heads = in.x.extent(2);
     expect_shape(function, "log_a", in.log_a, {batch, length, heads});
     expect_shape(function, "b", in.b, {batch, length, in.b.extent(2), in.b.extent(3)});
+    if (in.b.extent(2) > 0 ? heads % in.b.extent(2) != 0 : heads != 0) {
+      throw ShapeError(error_text(
+          function, "b", "groups that divide heads, " + std::to_string(heads), in.b.extent(2)));
+    }
     expect_shape(function, "c", in.c, in.b.extents());
     const Sequences sequences(function, given.offsets, batch, length);
     expect_optional(function, "initial_state", in.initial_state,
@@ -141,7 +146,8 @@ void ssd_vjp(const SsdInputs<T>& in, std::type_identity_t<NdView<const T, 4>> dy
 
 /// One step of all rows of a batch: x and y (batch, heads, values), log_a (batch, heads), b and c
 /// (batch, groups, states); `state` (batch, heads, values, states) moves on, fastest where values
-/// are adjacent in memory.
+/// are adjacent in memory. Equals ssd's steps to rounding. Errors as ssd's, but values are not
+/// looked at, log_a's apart.
 template <class T>
 void ssd_step(NdView<const T, 3> x, std::type_identity_t<MatrixView<const T>> log_a,
               std::type_identity_t<NdView<const T, 3>> b,

@@ -64,17 +64,31 @@ bool finite_in_parallel(const std::type_identity_t<NdView<const T, 4>>& v, int t
   });
 }
 
+/// "" or the place, with the value.
 template <class T, int Rank>
-std::string place_above_zero(const NdView<const T, Rank>& v) {
+std::string place_above_zero(const NdView<const T, Rank>& v, T& value) {
   for (Index i = 0; i < v.extent(0); ++i) {
     if constexpr (Rank == 1) {
-      if (!(v(i) <= T{0}) || is_nan_bits(v(i))) return std::to_string(i);
+      value = v(i);
+      if (!(value <= T{0}) || is_nan_bits(value)) return std::to_string(i);
     } else {
-      const std::string rest = place_above_zero(v.subview(i));
+      const std::string rest = place_above_zero(v.subview(i), value);
       if (!rest.empty()) return std::to_string(i) + ", " + rest;
     }
   }
   return {};
+}
+
+/// ShapeError unless x is (batch, heads or a divisor of them, length, dim).
+template <class T>
+void expect_shared_heads(const char* function, const char* argument, const NdView<T, 4>& x,
+                         Index heads, const Shape<4>& shape) {
+  const Index own = x.extent(1);
+  if (own > 0 ? heads % own != 0 : heads != 0) {
+    throw ShapeError(error_text(function, argument,
+                                "a number of heads that divides " + std::to_string(heads), own));
+  }
+  expect_shape(function, argument, x, {shape[0], own, shape[2], shape[3]});
 }
 
 /// Logarithms of decays: not above 0, or else ValueError with the place; or a copy where what is
@@ -97,8 +111,10 @@ class Decays {
       view_ = copy_.view();
       if (look_at(view_, look)) return;
     }
+    T value{0};
+    const std::string place = place_above_zero(view_, value);
     throw ValueError(error_text(function, argument, "logarithms of decays, not above 0",
-                                "another at (" + place_above_zero(view_) + ")"));
+                                quern::detail::text_of(value) + " at (" + place + ")"));
   }
   Decays(const Decays&) = delete;
   Decays& operator=(const Decays&) = delete;

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -58,6 +59,19 @@ class MixerState final : public nn::SequenceState<T> {
   [[nodiscard]] nn::TensorView<T> start(std::size_t k) { return first_[k].view(); }
   [[nodiscard]] nn::TensorView<T> operator[](std::size_t k) { return arrays_[k].view(); }
   [[nodiscard]] Index batch() const noexcept { return batch_; }
+  [[nodiscard]] std::string_view owner() const noexcept { return owner_; }
+  /// ShapeError unless the arrays are (batch, …) of these extents.
+  void expect_sizes(std::initializer_list<std::initializer_list<Index>> sizes) const {
+    std::size_t k = 0;
+    for (const auto& want : sizes) {
+      const nn::Extents& got = arrays_[k++].shape();
+      if (std::equal(want.begin(), want.end(), got.begin() + 1, got.end())) continue;
+      nn::Extents wanted(want);
+      wanted.insert(wanted.begin(), batch_);
+      throw ShapeError(error_text(owner_, "state of step", nn::shape_text(wanted),
+                                  nn::shape_text(got) + " of a layer of other sizes"));
+    }
+  }
   std::int64_t position = 0;
   std::vector<nn::Tensor<T>> constants;
   std::vector<nn::Tensor<T>> scratch;
@@ -105,13 +119,17 @@ class MixerState final : public nn::SequenceState<T> {
   std::vector<nn::Tensor<T>> arrays_, first_;
 };
 
-/// The state that a step was given, if it is one of that layer's kind.
+/// The state that a step was given: ValueError unless it is one of that layer's kind, ShapeError
+/// unless its arrays have the layer's sizes, those after the batch.
 template <class T>
-MixerState<T>& mixer_state(std::string_view owner, nn::SequenceState<T>& state) {
+MixerState<T>& mixer_state(std::string_view owner, nn::SequenceState<T>& state,
+                           std::initializer_list<std::initializer_list<Index>> sizes) {
   auto* const mine = dynamic_cast<MixerState<T>*>(&state);
-  if (mine == nullptr) {
-    throw ValueError(error_text(owner, "state of step", "one of make_state", "another layer's"));
+  if (mine == nullptr || mine->owner() != owner) {
+    throw ValueError(error_text(owner, "state of step", "one of this layer's make_state",
+                                mine == nullptr ? "another layer's" : mine->owner()));
   }
+  mine->expect_sizes(sizes);
   return *mine;
 }
 

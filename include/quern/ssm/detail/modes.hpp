@@ -61,6 +61,7 @@ class ModeSteps {
   ModeSteps(const char* function, const NdView<const std::complex<T>, 2>& a,
             const NdView<const T, 1>& dt, const DiscretizationOptions& options, bool clip)
       : channels_(a.extent(0)), modes_(a.extent(1)) {
+    expect_steps(function, dt);
     steps_.reserve(static_cast<std::size_t>(a.size()));
     for (Index k = 0; k < channels_; ++k) {
       const double step = static_cast<double>(dt(k));

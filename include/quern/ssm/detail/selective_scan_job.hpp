@@ -190,8 +190,11 @@ class SelectiveScanJob {
   void prepare_poles() {
     poles_ = in_.a.transposed();
     if (trust_ == ScanTrust::all) {
-      if (poles_.last_stride_is_one()) return;
+      if (poles_.last_stride_is_one() && !options_.clip_poles) return;
       pole_copy_ = NdArray<T, 2>(poles_);
+      if (options_.clip_poles) {
+        for (T& pole : pole_copy_) pole = pole > T{0} && is_finite_bits(pole) ? T{0} : pole;
+      }
       poles_ = pole_copy_.view();
       return;
     }
