@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -97,6 +98,38 @@ TEST(MultiHeadLayers, Linear) {
   EXPECT_THROW(attention::LinearSelfAttention<double>(plain, {.feature = Feature::identity}),
                ValueError);
   EXPECT_THROW(static_cast<void>(full.make_state(1)), ValueError);
+}
+
+TEST(MultiHeadLayers, StatesOfOthersAreRefused) {
+  const attention::MultiHeadSizes two = {.dim = 8, .heads = 2}, four = {.dim = 8, .heads = 4};
+  using Layers = std::vector<std::unique_ptr<Layer>>;
+  const auto all = [](const attention::MultiHeadSizes& sizes) {
+    Layers layers;
+    layers.push_back(std::make_unique<attention::SoftmaxSelfAttention<double>>(sizes));
+    layers.push_back(std::make_unique<attention::LinearSelfAttention<double>>(sizes));
+    layers.push_back(std::make_unique<attention::PerformerSelfAttention<double>>(sizes));
+    layers.push_back(std::make_unique<attention::GatedLinearSelfAttention<double>>(sizes));
+    layers.push_back(std::make_unique<attention::DeltaSelfAttention<double>>(sizes));
+    return layers;
+  };
+  const Layers layers = all(two), others = all(four);
+  nn::Tensor<double> x({1, 8}), y({1, 8});
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    const Layer& layer = *layers[i];
+    for (std::size_t j = 0; j < layers.size(); ++j) {
+      if (i == j) continue;
+      const auto theirs = layers[j]->make_state(1);
+      EXPECT_THROW(layer.step(x.view(), y.view(), *theirs), ValueError) << layer.type();
+    }
+    const auto narrow = others[i]->make_state(1);
+    EXPECT_THROW(layer.step(x.view(), y.view(), *narrow), ShapeError) << layer.type();
+  }
+}
+
+TEST(MultiHeadLayers, ExpNeedsItsNormaliser) {
+  EXPECT_THROW(
+      attention::LinearSelfAttention<double>(plain, {.feature = Feature::exp, .normalise = false}),
+      ValueError);
 }
 
 TEST(MultiHeadLayers, Performer) {

@@ -244,6 +244,15 @@ TEST(Gau, BadInput) {
   // Nobody is a key: what is left is the way around.
   const std::vector<std::int64_t> nobody = {0, 0};
   call({.lengths = nobody});
+  // A key is what both a mask and lengths show.
+  const NdArray<std::uint8_t, 2> last_only = [] {
+    NdArray<std::uint8_t, 2> mask({2, 4});
+    mask(0, 3) = mask(1, 3) = 1;
+    return mask;
+  }();
+  const std::vector<std::int64_t> three = {3, 3};
+  call({.mask = last_only.view(), .lengths = three});
+  EXPECT_THROW(call({.length_scale = -1}), ValueError);
   for (Index i = 0; i < out.size(); ++i) {
     EXPECT_DOUBLE_EQ(out.data()[i], w.out_bias(i % 8));
   }

@@ -12,6 +12,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
 #include <vector>
 
 namespace quern::test::key_value_cache {
@@ -91,6 +94,16 @@ TEST(KeyValueCache, BadInput) {
   std::vector<std::byte> bytes;
   cache.save(bytes);
   EXPECT_THROW(KeyValueCache<double>(2, 2, 6).load(bytes), ParseError);
+  // A damaged number of positions asks for no more memory than the bytes can fill.
+  std::vector<std::byte> damaged = bytes;
+  const std::int64_t positions = 200;
+  std::memcpy(damaged.data() + 4 * sizeof positions, &positions, sizeof positions);
+  try {
+    cache.load(damaged);
+    ADD_FAILURE();
+  } catch (const ParseError& e) {
+    EXPECT_NE(std::string(e.what()).find("dropped"), std::string::npos) << e.what();
+  }
   bytes.pop_back();
   EXPECT_THROW(cache.load(bytes), ParseError);
 }

@@ -134,6 +134,47 @@ TEST(AttentionLayers, LshAndLinformer) {
   check_layer(lsh, {2, 9, 6}, 1e-6);
   attention::LinformerSelfAttention<double> linformer({.dim = 6, .heads = 2}, 12, 3);
   check_layer(linformer, {2, 9, 6});
+  using Lsh = attention::LshSelfAttention<double>;
+  EXPECT_THROW(Lsh({.dim = 6, .heads = 2}, {.bucket_size = 0}), ValueError);
+  EXPECT_THROW(Lsh({.dim = 6, .heads = 2}, {.rounds = 0}), ValueError);
+}
+
+/// A step given what another layer has made.
+template <class Refusal>
+void expect_refused(const SequenceLayer& layer, const SequenceLayer& other, Index dim) {
+  const auto theirs = other.make_state(1);
+  nn::Tensor<double> x({1, dim}), y({1, dim});
+  EXPECT_THROW(layer.step(x.view(), y.view(), *theirs), Refusal) << layer.type();
+}
+
+TEST(AttentionLayers, StatesOfOthersAreRefused) {
+  const attention::SparseSelfAttention<double> sparse({.dim = 8, .heads = 2},
+                                                      SparsePattern::dense(true));
+  const attention::SparseSelfAttention<double> four({.dim = 8, .heads = 4},
+                                                    SparsePattern::dense(true));
+  const attention::GatedUnitOptions<double> options = {.causal = true, .length_scale = 9};
+  const attention::GauLayer<double> gau({.dim = 8, .expanded = 9, .qk = 4}, options);
+  const attention::GauLayer<double> narrow({.dim = 6, .expanded = 9, .qk = 4}, options);
+  const attention::FlashLayer<double> flash({.dim = 8, .qk = 4}, options);
+  expect_refused<ValueError>(sparse, gau, 8);
+  expect_refused<ValueError>(gau, flash, 8);
+  expect_refused<ValueError>(flash, sparse, 8);
+  expect_refused<ShapeError>(sparse, four, 8);
+  expect_refused<ShapeError>(gau, narrow, 8);
+}
+
+TEST(AttentionLayers, GatedUnitsRefuseWhatTheyCannotDo) {
+  using Gau = attention::GauLayer<double>;
+  using Flash = attention::FlashLayer<double>;
+  const attention::GatedSizes sizes = {.dim = 8, .qk = 4};
+  EXPECT_THROW(Gau(sizes, {.rotary_dims = 3}), ValueError);
+  EXPECT_THROW(Gau(sizes, {.rotary_dims = 6}), ValueError);
+  EXPECT_THROW(Gau(sizes, {.length_scale = -3}), ValueError);
+  EXPECT_THROW(Gau({.dim = 8, .qk = 4, .buckets = 6}, {}), ValueError);
+  EXPECT_THROW(static_cast<void>(Gau(sizes, {.causal = true}).make_state(1)), ValueError);
+  EXPECT_THROW(Flash(sizes, {.group = 0}), ValueError);
+  EXPECT_THROW(Flash(sizes, {.activation = attention::GateActivation::softmax_plus}), ValueError);
+  EXPECT_THROW(Flash(sizes, {.window = 3}), ValueError);
 }
 
 TEST(AttentionLayers, GatedUnits) {
@@ -280,6 +321,15 @@ TEST(AttentionLayers, LanguageModelDecodesAndGenerates) {
   nn::Tensor<double> bad = some_tokens(1, 2);
   bad[1] = 11;
   EXPECT_THROW(static_cast<void>(nn::apply<double>(m, bad.view())), ValueError);
+  bad[1] = 1.5;
+  EXPECT_THROW(static_cast<void>(nn::apply<double>(m, bad.view())), ValueError);
+  const auto refused = [&](const attention::GenerateOptions& options) {
+    EXPECT_THROW(static_cast<void>(attention::generate<double>(m, prompt, options)), ValueError);
+  };
+  refused({.tokens = -4});
+  refused({.temperature = -1});
+  refused({.temperature = std::nan("")});
+  refused({.top_k = -2});
 }
 
 }  // namespace

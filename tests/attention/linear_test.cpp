@@ -577,6 +577,32 @@ TEST(LinearAttentionSequences, PackedEqualsEachAlone) {
   }
 }
 
+TEST(LinearAttentionSequences, GradientsByDecayAreZeroOutside) {
+  const std::vector<std::int64_t> cumulative{0, 3, 5};
+  const Shape<4> shape{1, 2, 8, 4};
+  const Arrays<float> x{attention_normal<float, 4>(shape, 1), attention_normal<float, 4>(shape, 2),
+                        attention_normal<float, 4>(shape, 3)};
+  NdArray<float, 3> steps({1, 2, 8}), dsteps({1, 2, 8});
+  NdArray<float, 4> channels(shape), dchannels(shape);
+  const NamedFeature<float> map(Feature::elu1);
+  LinearOptions options;
+  options.visible.causal = true;
+  options.visible.sequences.cumulative = cumulative;
+  dsteps.fill(7), dchannels.fill(7);
+  LinearInputs<float> by_step = x.inputs(&map), by_channel = x.inputs(&map);
+  by_step.step_decay = steps.view(), by_channel.channel_decay = channels.view();
+  LinearGradients<float> to_step, to_channel;
+  to_step.step_decay = dsteps.view(), to_channel.channel_decay = dchannels.view();
+  backward(by_step, x.v, to_step, options);
+  backward(by_channel, x.v, to_channel, options);
+  for (Index t = 0; t < 8; ++t) {
+    EXPECT_NE(dsteps(0, 0, t), 7) << t;
+    if (t < 5) continue;
+    EXPECT_EQ(dsteps(0, 1, t), 0) << t;
+    EXPECT_EQ(dchannels(0, 1, t, 3), 0) << t;
+  }
+}
+
 TEST(LinearAttentionErrors, SayWhatDoesNotFit) {
   const Arrays<float> x = random_arrays<float>(2, 2, 6, 6, 4, 4);
   const NamedFeature<float> map(Feature::relu);
@@ -595,6 +621,14 @@ TEST(LinearAttentionErrors, SayWhatDoesNotFit) {
   options.visible.left = 3;
   EXPECT_THROW(forward(x.inputs(&map), out, options), ValueError) << "window";
   options.visible.left = -1;
+  // What a row's scale takes out comes back in the normaliser alone.
+  options.normalise = false;
+  const NamedFeature<float> scaled(Feature::exp);
+  EXPECT_THROW(forward(x.inputs(&scaled), out, options), ValueError);
+  LinearGradients<float> to_q;
+  to_q.q = wrong.view();
+  EXPECT_THROW(backward(x.inputs(&scaled), out, to_q, options), ValueError);
+  options.normalise = true;
   options.eps = -1;
   EXPECT_THROW(forward(x.inputs(&map), out, options), ValueError);
   // All features zero and no eps: nothing is seen.

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace quern::test::sparse {
@@ -322,6 +323,24 @@ TEST(SparseAttention, BadInput) {
   EXPECT_THROW(call(a, a, a, out, {.lengths = two}), ShapeError);
   EXPECT_THROW(call(a, a, a, out, {.lengths = long_one}), ValueError);
   EXPECT_THROW(call(a, a, a, out, {.causal_offset = -1}), ValueError);
+  const std::vector<std::int64_t> row = {0, 4, 10}, one = {7};
+  EXPECT_THROW(call(a, a, a, out, {.lengths = one, .cumulative = row}), ValueError) << "both";
+  EXPECT_THROW(call(a, a, a, out, {.key_cumulative = row}), ValueError) << "of keys alone";
+  EXPECT_THROW(
+      attention::sparse_attention<double>(
+          a, a, a, out.view(), attention::SparsePlan(pattern, 10, 10), {.cumulative = row}),
+      ValueError);
+  const auto told = [&](const std::vector<std::int64_t>& cumulative, const std::string& part) {
+    try {
+      call(a, a, a, out, {.cumulative = cumulative});
+      ADD_FAILURE() << part;
+    } catch (const ShapeError& e) {
+      EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << e.what();
+    }
+  };
+  told({1, 10}, "expected 0 first, got 1");
+  told({0, 6, 5, 10}, "expected numbers that do not decrease, got 5 after 6");
+  told({0, 6}, "expected 10 last, the length, got 6");
   EXPECT_THROW(static_cast<void>(SparsePattern::local(0)), ValueError);
   EXPECT_THROW(static_cast<void>(SparsePattern::fixed(4, 5)), ValueError);
   EXPECT_THROW(attention::sparse_attention<double>(a, a, a, out.view(),

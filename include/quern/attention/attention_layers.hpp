@@ -7,6 +7,7 @@
 #ifndef QUERN_ATTENTION_ATTENTION_LAYERS_HPP
 #define QUERN_ATTENTION_ATTENTION_LAYERS_HPP
 
+#include "quern/attention/detail/layer_state.hpp"
 #include "quern/attention/detail/state_bytes.hpp"
 #include "quern/attention/feature_map.hpp"
 #include "quern/attention/linear.hpp"
@@ -59,12 +60,12 @@ class SoftmaxSelfAttention final : public MultiHead<T> {
     if (!options_.visible.causal) {
       throw ValueError(error_text(type(), "causal", "true for decoding", "false"));
     }
-    return std::make_unique<KeyValueState<T>>(batch, this->sizes().kv_heads,
+    return std::make_unique<KeyValueState<T>>(type(), batch, this->sizes().kv_heads,
                                               this->sizes().head_dim);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<KeyValueState<T>&>(state);
+    auto& s = detail::layer_state<KeyValueState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     this->step_with(in, out, s,
@@ -99,8 +100,11 @@ class SoftmaxSelfAttention final : public MultiHead<T> {
 template <class T>
 class LinearLayerState final : public nn::SequenceState<T> {
  public:
-  LinearLayerState(Index batch, Index heads, Index features, Index value_dim)
-      : state_(batch, heads, features, value_dim) {}
+  /// `layer` is the type() of the layer that makes it.
+  LinearLayerState(std::string_view layer, Index batch, Index heads, Index features,
+                   Index value_dim)
+      : layer_(layer), state_(batch, heads, features, value_dim) {}
+  [[nodiscard]] std::string_view layer() const noexcept { return layer_; }
   [[nodiscard]] LinearState<T>& state() noexcept { return state_; }
   [[nodiscard]] Index batch() const noexcept { return state_.sums.extent(0); }
   [[nodiscard]] Index position() const noexcept { return position_; }
@@ -135,6 +139,7 @@ class LinearLayerState final : public nn::SequenceState<T> {
   }
 
  private:
+  std::string layer_;
   LinearState<T> state_;
   Index position_ = 0;
 };
@@ -143,7 +148,9 @@ class LinearLayerState final : public nn::SequenceState<T> {
 struct LinearLayerOptions {
   Feature feature = Feature::elu1;
   bool causal = true;
-  bool normalise = true;  ///< not with Feature::identity; without, outputs are over sqrt(head_dim)
+  /// Not with Feature::identity, always with Feature::exp; without, outputs are over
+  /// sqrt(head_dim).
+  bool normalise = true;
   /// Retention: key head h of H fades by 1 - 2^(-5 - 3 h / (H - 1)) a step; causal only.
   bool retention = false;
 };
@@ -158,6 +165,9 @@ class LinearSelfAttention final : public MultiHead<T> {
         causal_(options.causal) {
     if (options.normalise && options.feature == Feature::identity) {
       throw ValueError(error_text(type(), "normalise", "false with the identity", "true"));
+    }
+    if (!options.normalise && map_.scaled()) {
+      throw ValueError(error_text(type(), "normalise", "true with Feature::exp", "false"));
     }
     if (options.retention && !options.causal) {
       throw ValueError(error_text(type(), "retention", "causal attention with it", "full"));
@@ -187,11 +197,11 @@ class LinearSelfAttention final : public MultiHead<T> {
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> make_state(Index batch) const override {
     if (!causal_) throw ValueError(error_text(type(), "causal", "true for decoding", "false"));
     const Index d = this->sizes().head_dim;
-    return std::make_unique<LinearLayerState<T>>(batch, this->sizes().heads, d, d);
+    return std::make_unique<LinearLayerState<T>>(type(), batch, this->sizes().heads, d, d);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<LinearLayerState<T>&>(state);
+    auto& s = detail::layer_state<LinearLayerState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     this->step_at(
@@ -302,12 +312,12 @@ class PerformerSelfAttention final : public MultiHead<T> {
       throw ValueError(error_text(type(), "causal", "true for decoding", "false"));
     }
     const Index d = this->sizes().head_dim;
-    return std::make_unique<LinearLayerState<T>>(batch, this->sizes().heads,
+    return std::make_unique<LinearLayerState<T>>(type(), batch, this->sizes().heads,
                                                  layer_.projected ? layer_.features : d, d);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<LinearLayerState<T>&>(state);
+    auto& s = detail::layer_state<LinearLayerState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     const PerformerFeatures<T> features = map();

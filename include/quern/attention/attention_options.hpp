@@ -36,7 +36,9 @@ struct Visibility {
   /// Sliding window: at most so many keys before and after the query's own position are seen; -1:
   /// no bound. causal makes `right` 0.
   Index left = -1, right = -1;
-  SequenceLengths sequences = {};      ///< of the queries; of the keys too where these are as many
+  /// Of the queries; of the keys too where these are as many. Cumulative lengths may end before the
+  /// array: the steps beyond are of no sequence, outputs and gradients there are 0.
+  SequenceLengths sequences = {};
   SequenceLengths key_sequences = {};  ///< of the keys where they differ
 };
 

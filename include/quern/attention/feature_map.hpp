@@ -35,7 +35,7 @@ namespace attention {
 /// A map may leave out a factor e^scale of a row that would overflow, and say what it left out: the
 /// features are then values * e^scale. For queries it cancels in the normaliser; for keys attention
 /// keeps a running maximum of scales and states relative to it, so it cancels exactly too, and
-/// without a look at later keys.
+/// without a look at later keys. Without a normaliser nothing cancels: attention refuses such maps.
 template <class T>
 class FeatureMap {
  public:
@@ -65,7 +65,7 @@ enum class Feature {
   relu,      ///< max(x, 0)
   relu2,     ///< max(x, 0)^2
   softplus,  ///< log(1 + e^x)
-  exp,       ///< e^x, its row's largest taken out and put back exactly
+  exp,       ///< e^x, its row's largest taken out: only with a normaliser, where it cancels
   softmax    ///< softmax over the row's features
 };
 

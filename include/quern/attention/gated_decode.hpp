@@ -88,7 +88,8 @@ class GauState {
     from.expect("e", expanded_);
     // A token that is held takes bytes, so their number bounds what is asked for.
     const Index position = from.number_in("position", 0, (std::numeric_limits<Index>::max)());
-    const Index least = position - static_cast<Index>(bytes.size());
+    const Index each = batch_ * (qk_ + expanded_) * static_cast<Index>(sizeof(T));
+    const Index least = position - static_cast<Index>(bytes.size()) / (std::max)(each, Index{1});
     const Index dropped = from.number_in("dropped", (std::max)(Index{0}, least), position);
     GauState read = *this;
     read.step_.position = read.dropped_ = 0;
@@ -257,7 +258,8 @@ void gau_step(std::type_identity_t<MatrixView<const T>> x,
     throw ValueError(
         error_text(function, "length_scale", "at least 1 for decoding", options.length_scale));
   }
-  if (state.qk_ != s.qk || state.expanded_ != s.expanded) {
+  if (state.qk_ != s.qk || state.expanded_ != s.expanded ||
+      static_cast<Index>(state.step_.previous.size()) != s.batch * (s.dim / 2)) {
     throw ShapeError(error_text(function, "state", "one of a unit of this size", "another"));
   }
   const detail::GauCore<T> checked(function, s, s.length, w.bias_table, options);
@@ -310,6 +312,8 @@ void flash_step(std::type_identity_t<MatrixView<const T>> x,
                                 state.group_));
   }
   expect_shape(function, "state", state.sums_.view(), {s.batch, s.qk, s.expanded});
+  expect_size(function, "state", static_cast<Index>(state.step_.previous.size()),
+              s.batch * (s.dim / 2), "channels of the token before");
   GatedUnitSaved<T> a;
   const NdArray<T, 2> dense_x(x);
   detail::gated_front<T>(dense_x.data(), s, w, options, a, &state.step_);

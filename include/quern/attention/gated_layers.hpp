@@ -6,6 +6,7 @@
 #ifndef QUERN_ATTENTION_GATED_LAYERS_HPP
 #define QUERN_ATTENTION_GATED_LAYERS_HPP
 
+#include "quern/attention/detail/layer_state.hpp"
 #include "quern/attention/flash.hpp"
 #include "quern/attention/gated_decode.hpp"
 #include "quern/attention/gated_unit.hpp"
@@ -45,6 +46,10 @@ class GatedLayerState final : public nn::SequenceState<T> {
   using Inner = std::conditional_t<kFlash, FlashState<T>, GauState<T>>;
   explicit GatedLayerState(Inner inner) : inner_(std::move(inner)) {}
   [[nodiscard]] Inner& inner() noexcept { return inner_; }
+  /// type() of the layers that make it.
+  [[nodiscard]] static std::string_view layer() noexcept {
+    return kFlash ? "quern::attention::FlashLayer" : "quern::attention::GauLayer";
+  }
   void reset() override { inner_.reset(); }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> clone() const override {
     return std::make_unique<GatedLayerState>(*this);
@@ -58,7 +63,8 @@ class GatedLayerState final : public nn::SequenceState<T> {
 
 /// GAU (kFlash false) or FLASH over (batch, length, dim); use the aliases below. Norm and residual
 /// belong to it: a stack of these is a network, two for each transformer block. Parameters have
-/// FLASH-pytorch's names. Mask and lengths of the options are not a layer's (ValueError).
+/// FLASH-pytorch's names. Mask, lengths, cumulative and causal_offset of the options are not a
+/// layer's; ValueError for these and for what gau or flash would refuse.
 template <class T, bool kFlash>
 class GatedLayer final : public nn::SequenceLayer<T> {
  public:
@@ -71,8 +77,24 @@ class GatedLayer final : public nn::SequenceLayer<T> {
     if (sizes_.expanded == 0) sizes_.expanded = 2 * sizes.dim;
     need(sizes_.expanded >= 1, "expanded", "at least 1", sizes_.expanded);
     need(sizes.qk >= 1, "qk", "at least 1", sizes.qk);
-    need(options.mask.is_null() && options.lengths.empty(), "options", "no mask and no lengths", 1);
-    if (options.activation == GateActivation::softmax_plus) sizes_.relative_bias = false;
+    need(options.mask.is_null() && options.lengths.empty() && options.cumulative.empty(), "options",
+         "no mask, no lengths and no cumulative", 1);
+    need(!options.causal_offset.has_value(), "causal_offset", "none", 1);
+    need(
+        options.rotary_dims % 2 == 0 && options.rotary_dims >= 0 && options.rotary_dims <= sizes.qk,
+        "rotary_dims", "an even number up to qk", options.rotary_dims);
+    need(options.length_scale >= 0, "length_scale", "0 or more", options.length_scale);
+    need(options.window >= -1, "window", "-1 or more", options.window);
+    const bool softmax = options.activation == GateActivation::softmax_plus;
+    if constexpr (kFlash) {
+      need(options.group >= 1 && options.group <= Index{1} << 30, "group", "1..1073741824",
+           options.group);
+      need(!softmax, "activation", "squared_relu or laplace, softmax_plus is GAU's", 1);
+      need(options.window < 0, "window", "none: groups are FLASH's windows", options.window);
+    }
+    if (softmax) sizes_.relative_bias = false;
+    need(!sizes_.relative_bias || (sizes.buckets >= 4 && sizes.buckets % 4 == 0), "buckets",
+         "a multiple of 4", sizes.buckets);
     const Index e = sizes_.expanded, rows = kFlash ? 4 : 2;
     if (options.norm == GateNorm::layer) norm_weight_.resize({sizes.dim});
     if (options.norm == GateNorm::layer) norm_bias_.resize({sizes.dim});
@@ -160,12 +182,16 @@ class GatedLayer final : public nn::SequenceLayer<T> {
       return std::make_unique<GatedLayerState<T, true>>(
           FlashState<T>(batch, weights(), options_.group));
     } else {
+      if (options_.length_scale < 1 && options_.activation != GateActivation::softmax_plus) {
+        throw ValueError(
+            error_text(type(), "length_scale", "at least 1 for decoding", options_.length_scale));
+      }
       return std::make_unique<GatedLayerState<T, false>>(GauState<T>(batch, weights()));
     }
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<GatedLayerState<T, kFlash>&>(state).inner();
+    auto& s = detail::layer_state<GatedLayerState<T, kFlash>>(type(), state).inner();
     this->check_step(in, out, s.batch(), sizes_.dim, sizes_.dim);
     if constexpr (kFlash) {
       flash_step<T>(in.rows(), weights(), out.rows(), s, options_);

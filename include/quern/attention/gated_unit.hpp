@@ -85,8 +85,9 @@ struct GatedUnitOptions {
   /// gated_attention: position of query 0 among the keys. Must be given where these are not equally
   /// many and positions matter.
   std::optional<Index> causal_offset = {};
-  NdView<const std::uint8_t, 2> mask = {};     ///< (batch, length), 0: not a key; null: all are
-  std::span<const std::int64_t> lengths = {};  ///< tokens that are keys in each row; empty: all
+  NdView<const std::uint8_t, 2> mask = {};  ///< (batch, length), 0: not a key; null: all are
+  /// Tokens that are keys in each row; empty: all. With a mask beside it, a key is what both show.
+  std::span<const std::int64_t> lengths = {};
   /// Sequences packed in one row (batch of 1): sequence s is [cumulative[s], cumulative[s + 1]),
   /// with positions and a length of its own. Outputs of what follows the last are 0. Empty: none.
   std::span<const std::int64_t> cumulative = {};

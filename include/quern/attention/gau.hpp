@@ -44,6 +44,9 @@ class GauCore {
           const GatedUnitOptions<T>& options)
       : function_(function), s_(s), keys_(keys), options_(options) {
     const Index divisor = options.length_scale > 0 ? options.length_scale : keys;
+    if (options.length_scale < 0) {
+      throw ValueError(error_text(function, "length_scale", "0 or more", options.length_scale));
+    }
     if (options.window < -1) {
       throw ValueError(error_text(function, "window", "-1 or more", options.window));
     }

@@ -123,7 +123,8 @@ class KeyValueCache {
     // A position that is held takes bytes, so their number bounds what is asked for.
     constexpr Index most = (std::numeric_limits<Index>::max)();
     const Index position = from.number_in("position", 0, most);
-    const Index least = position - static_cast<Index>(bytes.size());
+    const Index each = batch_ * heads_ * (dim_ + value_dim_) * static_cast<Index>(sizeof(T));
+    const Index least = position - static_cast<Index>(bytes.size()) / (std::max)(each, Index{1});
     const Index dropped = from.number_in("dropped", (std::max)(Index{0}, least), position);
     read.reserve(position - dropped);
     read.position_ = position, read.dropped_ = dropped;

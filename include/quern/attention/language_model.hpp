@@ -9,6 +9,7 @@
 
 #include "quern/attention/detail/state_bytes.hpp"
 #include "quern/attention/transformer.hpp"
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/core/parallel.hpp"
@@ -188,6 +189,11 @@ class LanguageModel final : public nn::Layer<T> {
     const Index batch = state.batch();
     const nn::Extents wanted = {batch, sizes_.vocabulary};
     nn::expect_extents(type(), "logits", logits, wanted);
+    if (state.blocks().size() != blocks_.size()) {
+      throw ValueError(
+          error_text(type(), "state of step", "one of this model's make_state",
+                     "one of a model of " + std::to_string(state.blocks().size()) + " blocks"));
+    }
     if (static_cast<Index>(tokens.size()) != batch) {
       throw ShapeError(
           error_text(type(), "tokens", "one for each row of the state", tokens.size()));
@@ -299,7 +305,11 @@ class LanguageModel final : public nn::Layer<T> {
       throw ValueError(error_text(type(), "token", "0.." + std::to_string(sizes_.vocabulary - 1),
                                   static_cast<double>(token)));
     }
-    return static_cast<std::int64_t>(token);
+    const auto whole = static_cast<std::int64_t>(token);
+    if (static_cast<Number>(whole) != token) {
+      throw ValueError(error_text(type(), "token", "a whole number", static_cast<double>(token)));
+    }
+    return whole;
   }
   void embed(std::int64_t token, Index position, T* to) const {
     const T* const from = embedding_.data() + token * sizes_.dim;
@@ -377,6 +387,20 @@ struct GenerateOptions {
 
 namespace detail {
 
+inline void check_generate(const GenerateOptions& options) {
+  constexpr const char* function = "quern::attention::generate";
+  if (options.tokens < 0) {
+    throw ValueError(error_text(function, "tokens", "0 or more", options.tokens));
+  }
+  if (!is_finite_bits(options.temperature) || options.temperature < 0) {
+    throw ValueError(
+        error_text(function, "temperature", "a finite number, 0 or more", options.temperature));
+  }
+  if (options.top_k < 0) {
+    throw ValueError(error_text(function, "top_k", "0 or more", options.top_k));
+  }
+}
+
 /// Draws from softmax(logits / temperature) among the k likeliest.
 template <class T>
 std::int64_t draw_token(std::span<const T> logits, const GenerateOptions& options, Philox& random) {
@@ -409,7 +433,8 @@ std::int64_t draw_token(std::span<const T> logits, const GenerateOptions& option
 }  // namespace detail
 
 /// Continues a prompt (at least one token), token by token with cached states; gives what was
-/// added. The same options give the same tokens. ValueError for an empty prompt.
+/// added. The same options give the same tokens. ValueError for an empty prompt, and for tokens,
+/// temperature (also NaN) or top_k below 0.
 template <class T>
 [[nodiscard]] std::vector<std::int64_t> generate(const LanguageModel<T>& model,
                                                  std::span<const std::int64_t> prompt,
@@ -418,6 +443,7 @@ template <class T>
     throw ValueError(
         error_text("quern::attention::generate", "prompt", "at least one token", "none"));
   }
+  detail::check_generate(options);
   const auto state = model.make_state(1);
   nn::Tensor<T> logits({1, model.sizes().vocabulary});
   for (const std::int64_t token : prompt) {

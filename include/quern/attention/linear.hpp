@@ -30,7 +30,7 @@ namespace attention {
 /// starts from, and then where it ends; null: from nothing. `normalisers` (batch, heads, length)
 /// takes what the gradient needs, null leaves it out. A query that sees no key has output 0, and so
 /// have steps of no sequence. ShapeError and ValueError for what does not fit, ValueError for
-/// negative features that a normaliser would sum.
+/// negative features that a normaliser would sum and for maps with scales where none is made.
 template <class T>
 void linear_attention(const LinearInputs<T>& in, NdView<T, 4> out, LinearState<T>* state = nullptr,
                       std::type_identity_t<NdView<T, 3>> normalisers = {},
@@ -83,6 +83,12 @@ void linear_attention_vjp(const LinearInputs<T>& in, const LinearSaved<T>& saved
   detail::clear_gaps(call.shape.query_spans, gradients.q);
   detail::clear_gaps(call.shape.key_spans, gradients.k);
   detail::clear_gaps(call.shape.key_spans, gradients.v);
+  detail::clear_gaps(call.shape.key_spans, gradients.channel_decay);
+  if (const NdView<T, 3>& g = gradients.step_decay; !g.is_null()) {
+    detail::clear_gaps(call.shape.key_spans,
+                       NdView<T, 4>(g.data(), {g.extent(0), g.extent(1), g.extent(2), 1},
+                                    {g.stride(0), g.stride(1), g.stride(2), 1}));
+  }
   call.backward(out, normalisers, dout, {saved.initial, dfinal, gradients.initial}, gradients);
 }
 

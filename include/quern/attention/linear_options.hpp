@@ -37,8 +37,11 @@ enum class LinearOrder {
 };
 
 struct LinearOptions {
-  double scale = 1;       ///< of the output, such as 1 / sqrt(dim) without normaliser
-  bool normalise = true;  ///< divide by the sum of phi(q) phi(k), plus eps
+  double scale = 1;  ///< of the output, such as 1 / sqrt(dim) without normaliser
+  /// Divide by the sum of phi(q) phi(k), plus eps. ValueError where false with a map whose rows
+  /// have scales (Feature::exp, a Performer's exact stabiliser): these cancel in that quotient
+  /// alone.
+  bool normalise = true;
   double eps = 1e-6;
   Visibility visible = {};  ///< no window
   LinearOrder order = LinearOrder::automatic;

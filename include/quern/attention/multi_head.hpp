@@ -26,6 +26,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 QUERN_NAMESPACE_BEGIN
@@ -45,14 +46,19 @@ struct MultiHeadSizes {
 template <class T>
 class KeyValueState final : public nn::SequenceState<T>, public KeyValueCache<T> {
  public:
-  KeyValueState(Index batch, Index kv_heads, Index head_dim)
-      : KeyValueCache<T>(batch, kv_heads, head_dim) {}
+  /// `layer` is the type() of the layer that makes it.
+  KeyValueState(std::string_view layer, Index batch, Index kv_heads, Index head_dim)
+      : KeyValueCache<T>(batch, kv_heads, head_dim), layer_(layer) {}
+  [[nodiscard]] std::string_view layer() const noexcept { return layer_; }
   void reset() override { KeyValueCache<T>::reset(); }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> clone() const override {
     return std::make_unique<KeyValueState>(*this);
   }
   void save(std::vector<std::byte>& out) const override { KeyValueCache<T>::save(out); }
   void load(std::span<const std::byte> bytes) override { KeyValueCache<T>::load(bytes); }
+
+ private:
+  std::string layer_;
 };
 
 /// A layer of several heads over (batch, length, dim). Parameters by PyTorch's names:

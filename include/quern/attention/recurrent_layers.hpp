@@ -9,6 +9,7 @@
 
 #include "quern/attention/attention_layers.hpp"
 #include "quern/attention/delta.hpp"
+#include "quern/attention/detail/layer_state.hpp"
 #include "quern/attention/linear.hpp"
 #include "quern/attention/multi_head.hpp"
 #include "quern/core/config.hpp"
@@ -159,11 +160,11 @@ class GatedLinearSelfAttention final : public GatedMultiHead<T> {
   }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> make_state(Index batch) const override {
     const Index d = this->sizes().head_dim;
-    return std::make_unique<LinearLayerState<T>>(batch, this->sizes().heads, d, d);
+    return std::make_unique<LinearLayerState<T>>(type(), batch, this->sizes().heads, d, d);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<LinearLayerState<T>&>(state);
+    auto& s = detail::layer_state<LinearLayerState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     nn::Tensor<T> gates({in.extent(0), 1, channels(this->sizes())});
@@ -245,11 +246,11 @@ class DeltaSelfAttention final : public GatedMultiHead<T> {
   }
   [[nodiscard]] std::unique_ptr<nn::SequenceState<T>> make_state(Index batch) const override {
     const Index d = this->sizes().head_dim;
-    return std::make_unique<LinearLayerState<T>>(batch, this->sizes().heads, d, d);
+    return std::make_unique<LinearLayerState<T>>(type(), batch, this->sizes().heads, d, d);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<LinearLayerState<T>&>(state);
+    auto& s = detail::layer_state<LinearLayerState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     Work w;

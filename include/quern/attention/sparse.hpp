@@ -37,9 +37,11 @@ struct SparseOptions {
   /// Keys that count in each row of the batch (the rest is padding); empty: all.
   std::span<const std::int64_t> lengths = {};
   /// Sequences of different lengths in one row (the batch is 1): sequence s is [cumulative[s],
-  /// cumulative[s + 1]), and sees nothing else. Empty: none.
+  /// cumulative[s + 1]), and sees nothing else; the last number is the length. Empty: none. Neither
+  /// with lengths nor with a plan (ValueError).
   std::span<const std::int64_t> cumulative = {};
   /// Its keys, where these are not as many as the queries; causal_offset counts in each sequence.
+  /// ValueError without cumulative.
   std::span<const std::int64_t> key_cumulative = {};
   int threads = 0;  ///< 0: the default, see parallel_for
 };
@@ -94,6 +96,14 @@ BlockInputs<T> sparse_inputs(const NdView<const T, 4>& q, const NdView<const T, 
   return in;
 }
 
+/// ValueError for packed sequences, which one plan does not show.
+template <class T>
+void check_unpacked(const char* function, const SparseOptions<T>& options) {
+  if (options.cumulative.empty() && options.key_cumulative.empty()) return;
+  throw ValueError(
+      error_text(function, "cumulative", "none with a plan, give the pattern", "some"));
+}
+
 template <class T>
 void check_plan(const char* function, const SparsePlan& plan, Index queries, Index keys) {
   if (plan.queries() == queries && plan.keys() == keys) return;
@@ -115,6 +125,7 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
                       const std::type_identity_t<SparseOptions<T>>& options = {},
                       std::type_identity_t<SparseSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::sparse_attention";
+  detail::check_unpacked(function, options);
   detail::check_attention<T>(function, q, k, v, options.lengths);
   detail::check_plan<T>(function, plan, q.extent(2), k.extent(2));
   expect_shape(function, "out", out, {q.extent(0), q.extent(1), q.extent(2), v.extent(3)});
@@ -137,18 +148,32 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
 
 namespace detail {
 
+/// ValueError for a choice of sequences that contradicts itself.
+template <class T>
+void check_packing(const char* function, const SparseOptions<T>& options) {
+  if (!options.cumulative.empty() && !options.lengths.empty()) {
+    throw ValueError(error_text(function, "lengths", "lengths or cumulative lengths", "both"));
+  }
+  if (options.cumulative.empty() && !options.key_cumulative.empty()) {
+    throw ValueError(error_text(function, "key_cumulative", "cumulative beside it", "none"));
+  }
+}
+
 /// ShapeError unless the sequences make up one row of `length` tokens.
 inline void check_cumulative(const char* function, const char* argument, Index batch, Index length,
                              std::span<const std::int64_t> cumulative) {
-  bool fits =
-      batch == 1 && !cumulative.empty() && cumulative.front() == 0 && cumulative.back() == length;
+  const auto expect = [&](bool holds, const std::string& expected, const std::string& got) {
+    if (!holds) throw ShapeError(error_text(function, argument, expected, got));
+  };
+  expect(batch == 1, "a batch of 1 that holds all sequences",
+         "a batch of " + std::to_string(batch));
+  expect(cumulative.front() == 0, "0 first", std::to_string(cumulative.front()));
   for (std::size_t i = 1; i < cumulative.size(); ++i) {
-    fits = fits && cumulative[i] >= cumulative[i - 1];
+    expect(cumulative[i] >= cumulative[i - 1], "numbers that do not decrease",
+           std::to_string(cumulative[i]) + " after " + std::to_string(cumulative[i - 1]));
   }
-  if (fits) return;
-  throw ShapeError(error_text(function, argument,
-                              "0, …, " + std::to_string(length) + " in ascending order, of one row",
-                              "another"));
+  expect(cumulative.back() == length, std::to_string(length) + " last, the length",
+         std::to_string(cumulative.back()));
 }
 
 /// fn(first query, first key, plan) for the sequences of a packed row; plans of equal lengths are
@@ -195,6 +220,7 @@ void sparse_attention(detail::SparseInput<T> q, detail::SparseInput<T> k, detail
                       const std::type_identity_t<SparseOptions<T>>& options = {},
                       std::type_identity_t<SparseSaved<T>>* saved = nullptr) {
   constexpr const char* function = "quern::attention::sparse_attention";
+  detail::check_packing(function, options);
   if (options.cumulative.empty()) {
     const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
     return sparse_attention<T>(q, k, v, out, plan, options, saved);
@@ -231,6 +257,7 @@ void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
                           std::type_identity_t<NdView<T, 4>> dv, const SparsePlan& plan,
                           const std::type_identity_t<SparseOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::sparse_attention_vjp";
+  detail::check_unpacked(function, options);
   detail::check_attention<T>(function, q, k, v, options.lengths);
   detail::check_plan<T>(function, plan, q.extent(2), k.extent(2));
   const Shape<4> shape = {q.extent(0), q.extent(1), q.extent(2), v.extent(3)};
@@ -262,6 +289,7 @@ void sparse_attention_vjp(detail::SparseInput<T> q, detail::SparseInput<T> k,
                           std::type_identity_t<NdView<T, 4>> dv, const SparsePattern& pattern,
                           const std::type_identity_t<SparseOptions<T>>& options = {}) {
   constexpr const char* function = "quern::attention::sparse_attention_vjp";
+  detail::check_packing(function, options);
   if (options.cumulative.empty()) {
     const SparsePlan plan(pattern, q.extent(2), k.extent(2), options.causal_offset);
     return sparse_attention_vjp<T>(q, k, v, out, saved, dout, dq, dk, dv, plan, options);

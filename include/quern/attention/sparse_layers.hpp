@@ -7,11 +7,13 @@
 #ifndef QUERN_ATTENTION_SPARSE_LAYERS_HPP
 #define QUERN_ATTENTION_SPARSE_LAYERS_HPP
 
+#include "quern/attention/detail/layer_state.hpp"
 #include "quern/attention/linformer.hpp"
 #include "quern/attention/lsh.hpp"
 #include "quern/attention/multi_head.hpp"
 #include "quern/attention/sparse.hpp"
 #include "quern/attention/sparse_pattern.hpp"
+#include "quern/core/checks.hpp"
 #include "quern/core/config.hpp"
 #include "quern/core/error.hpp"
 #include "quern/nn/init.hpp"
@@ -52,12 +54,12 @@ class SparseSelfAttention final : public MultiHead<T> {
     if (!pattern_.causal()) {
       throw ValueError(error_text(type(), "pattern", "a causal one for decoding", "another"));
     }
-    return std::make_unique<KeyValueState<T>>(batch, this->sizes().kv_heads,
+    return std::make_unique<KeyValueState<T>>(type(), batch, this->sizes().kv_heads,
                                               this->sizes().head_dim);
   }
   void step(nn::TensorView<const T> in, nn::TensorView<T> out,
             nn::SequenceState<T>& state) const override {
-    auto& s = dynamic_cast<KeyValueState<T>&>(state);
+    auto& s = detail::layer_state<KeyValueState<T>>(type(), state);
     this->check_step(in, out, s.batch(), this->sizes().dim, this->sizes().dim);
     if (in.empty()) return;
     this->step_with(in, out, s, [&](NdView<const T, 4> q, NdView<T, 4> to) {
@@ -117,6 +119,8 @@ class LshSelfAttention final : public MultiHead<T, nn::Layer<T>> {
  public:
   LshSelfAttention(const MultiHeadSizes& sizes, const LshSizes& lsh)
       : MultiHead<T, nn::Layer<T>>("quern::attention::LshSelfAttention", sizes, true), lsh_(lsh) {
+    expect_in_range<Index>(type(), "rounds", lsh.rounds, 1, 1024);
+    expect_in_range<Index>(type(), "bucket_size", lsh.bucket_size, 1, Index{1} << 30);
     if (this->sizes().kv_heads != this->sizes().heads) {
       throw ValueError(error_text(type(), "kv_heads", "as many as heads", sizes.kv_heads));
     }

@@ -57,6 +57,10 @@ class LinearCall {
     if (visible.left >= 0 || (visible.right >= 0 && !visible.causal)) {
       throw ValueError(error_text(function, "window", "none: sums cannot forget", "one"));
     }
+    if (!options.normalise && (query_map_.scaled() || key_map_.scaled())) {
+      throw ValueError(error_text(function, "options.normalise",
+                                  "true with feature maps whose rows have scales", "false"));
+    }
     check_decays();
     if (options.chunk < 1) {
       throw ValueError(error_text(function, "options.chunk", "at least 1", options.chunk));
