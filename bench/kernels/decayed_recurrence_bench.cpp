@@ -28,7 +28,8 @@ void recurrence_kernel(benchmark::State& state) {
   kernels::RecurrenceTile<T> tile;
   tile.steps = steps;
   tile.row_blocks = dim / layout.rows;
-  tile.stride = tile.value_stride = dim;
+  tile.stride = tile.value_stride = tile.write_stride = tile.read_stride = dim;
+  tile.decay_stride = dim;
   tile.write = write.data();
   tile.read = read.data();
   tile.values = values.data();

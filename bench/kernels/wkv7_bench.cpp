@@ -26,6 +26,7 @@ void wkv7(benchmark::State& state) {
   std::vector<T> y(size), gradients(6 * size), sums(static_cast<std::size_t>(dim * dim));
   std::vector<T> dstate(sums.size());
   std::vector<T> kept(static_cast<std::size_t>((steps + 15) / 16) * sums.size());
+  std::vector<T> kept_sa(size);
   Buffer<T> scratch(QUERN_DISPATCH(wkv7_scratch<T>(dim)));
   Buffer<T> back_scratch(QUERN_DISPATCH(wkv7_vjp_scratch<T>(dim)));
   quern::kernels::Wkv7VjpTask<T> task;
@@ -35,7 +36,7 @@ void wkv7(benchmark::State& state) {
   task.wkv.decay = {decay.data(), dim};
   task.wkv.state = {sums.data(), dim};
   task.wkv.y = {y.data(), dim};
-  task.wkv.kept = kept.data();
+  task.wkv.kept = kept.data(), task.wkv.kept_sa = kept_sa.data();
   task.wkv.scratch = scratch.data();
   task.dy = {x.data(), dim};
   task.dstate = {dstate.data(), dim};

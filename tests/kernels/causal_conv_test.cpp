@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -126,6 +127,15 @@ TEST(FiniteKernel, EveryLevel) {
           EXPECT_EQ(QUERN_DISPATCH(every_at_most_zero<float>(x.data(), n)), odd <= 0);
         }
         x[i] = -1;
+      }
+      std::fill(x.begin(), x.end(), 0.5F);
+      EXPECT_TRUE(QUERN_DISPATCH(every_in_unit<float>(x.data(), n)));
+      for (std::size_t i = 0; i < n; ++i) {
+        for (const float odd : {infinity, -infinity, nan, -nan, 1.0F, 0.0F, -1e-9F, 1.0000001F}) {
+          x[i] = odd;
+          EXPECT_EQ(QUERN_DISPATCH(every_in_unit<float>(x.data(), n)), odd >= 0 && odd <= 1);
+        }
+        x[i] = 1;
       }
     }
   }

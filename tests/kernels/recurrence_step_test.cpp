@@ -91,7 +91,7 @@ void expect_definition(Problem<T> p) {
   }
 }
 
-/// A tile of one step, packed.
+/// A tile of one step.
 template <class T>
 void expect_bits_of_tile(Problem<T> p) {
   const kernels::RecurrenceLayout layout = QUERN_DISPATCH(recurrence_layout<T>());
@@ -132,6 +132,7 @@ template <class T>
 void expect_normaliser_of_tile(Index rows) {
   const kernels::RecurrenceLayout layout = QUERN_DISPATCH(recurrence_layout<T>());
   const Index steps = 5, blocks = (rows + layout.rows - 1) / layout.rows;
+  const Index padded = blocks * layout.rows;
   std::vector<T> w = sized<T>(blocks * layout.rows * steps), r = w;
   std::vector<T> z = sized<T>(blocks * layout.rows), one = z;
   std::vector<T> totals = sized<T>(steps), partial = sized<T>(steps * layout.rows);
@@ -140,13 +141,14 @@ void expect_normaliser_of_tile(Index rows) {
   for (T& x : r) x = static_cast<T>(random.uniform(0.1, 1.0));
   kernels::RecurrenceNormaliser<T> sums;
   sums.steps = steps, sums.row_blocks = blocks, sums.write = w.data(), sums.read = r.data();
+  sums.write_stride = sums.read_stride = padded;
   sums.state = z.data(), sums.totals = totals.data(), sums.partial = partial.data();
   QUERN_DISPATCH(recurrence_normaliser<T>(sums));
   for (Index t = 0; t < steps; ++t) {
     double total = 0;
     for (Index b = 0; b < blocks; ++b) {
       for (Index i = 0; i < layout.rows; ++i) {
-        const auto at = static_cast<std::size_t>((b * steps + t) * layout.rows + i);
+        const auto at = static_cast<std::size_t>(t * padded + b * layout.rows + i);
         T& sum = one[static_cast<std::size_t>(b * layout.rows + i)];
         sum += w[at];
         total += static_cast<double>(r[at]) * static_cast<double>(sum);

@@ -143,7 +143,7 @@ struct Delta {
     const std::vector<T> start = state;
     dstate = drawn<T>(keys * values, 9);
     const std::ptrdiff_t tiles = (steps + kernels::wkv7_tile - 1) / kernels::wkv7_tile;
-    std::vector<T> kept(static_cast<std::size_t>(tiles * keys * values));
+    std::vector<T> kept(static_cast<std::size_t>(tiles * keys * values)), kept_sa(v.size());
     for (auto* x : {&dr, &dw, &dk, &da, &db}) x->resize(static_cast<std::size_t>(size));
     for (auto* x : {&y, &dv}) x->resize(v.size());
     core::Buffer<T> scratch(QUERN_DISPATCH(wkv7_scratch<T>(keys)));
@@ -160,7 +160,7 @@ struct Delta {
     task.v = {v.data(), values};
     task.state = {state.data(), values};
     task.y = {y.data(), values};
-    task.kept = kept.data();
+    task.kept = kept.data(), task.kept_sa = kept_sa.data();
     task.scratch = scratch.data();
     EXPECT_TRUE(QUERN_DISPATCH(wkv7<T>(task)));
     kernels::Wkv7VjpTask<T> back;

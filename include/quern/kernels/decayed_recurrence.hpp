@@ -12,12 +12,10 @@
 ///
 /// S. Yang et al., "Gated linear attention transformers with hardware-efficient training", ICML
 /// 2024; T. Dao, A. Gu, "Transformers are SSMs", ICML 2024, state the gradients in chunked form.
-/// Here states stay in registers from step to step (decayed_recurrence-inl.hpp). A decay a channel
-/// is applied at every step: results have the same bits for any chunk. A decay a head or a step is
-/// folded into keys and queries over a chunk (recurrence_sweep.hpp): results agree to rounding.
-/// Memory beyond the arrays
-/// given is a tile and a state a thread, in the backward pass also a state every 512 steps where
-/// the decay's gradient is wanted.
+/// Here states stay in registers from step to step (decayed_recurrence-inl.hpp). Decays are folded
+/// into keys and queries over a chunk (recurrence_sweep.hpp): results for different chunks, and of
+/// single steps, agree to rounding. Memory beyond the arrays given is a tile and a state a thread,
+/// in the backward pass also a state every 512 steps where the decay's gradient is wanted.
 
 #ifndef QUERN_KERNELS_DECAYED_RECURRENCE_HPP
 #define QUERN_KERNELS_DECAYED_RECURRENCE_HPP
@@ -69,8 +67,10 @@ void decayed_recurrence(const RecurrenceViews<T>& in, NdView<T, 4> out,
         const detail::RecurrenceHead<T> head(shape, in, options, task / groups);
         const detail::LaneGroup lanes = shape.lane_group(shape.value_dim, task % groups);
         RecurrenceSweep<T> sweep = head.forward_sweep(lanes);
-        ViewSink<T> plain(head.steps(out), static_cast<T>(options.scale));
-        detail::BonusSink<T> with_bonus(head, plain);
+        const ViewSource<T> queries(head.steps(in.q), static_cast<T>(options.scale));
+        sweep.read = &queries;
+        ViewSink<T> plain(head.steps(out));
+        detail::BonusSink<T> with_bonus(head, head.v, static_cast<T>(options.scale), plain);
         sweep.out = &plain;
         if (head.has_bonus()) sweep.out = &with_bonus;
         SweepRunner<T> runner(level, sweep);

@@ -67,6 +67,29 @@ bool every_at_most_zero(const T* HWY_RESTRICT x, std::size_t n) {
   return fine;
 }
 
+/// Whether all n elements are in 0...1, as their bits tell; -0 counts as below.
+template <class T>
+bool every_in_unit(const T* HWY_RESTRICT x, std::size_t n) {
+  const hn::ScalableTag<T> d;
+  const hn::RebindToSigned<hn::ScalableTag<T>> di;
+  using Int = hn::TFromD<hn::RebindToSigned<hn::ScalableTag<T>>>;
+  const std::size_t lanes = hn::Lanes(d);
+  const auto one = hn::BitCast(di, hn::Set(d, T{1}));
+  auto low = hn::Zero(di), high = hn::Zero(di);
+  for (std::size_t i = 0; i < n; i += lanes) {
+    const auto v = n - i < lanes ? load_partial(d, x + i, n - i) : hn::LoadU(d, x + i);
+    low = hn::Min(low, hn::BitCast(di, v));
+    high = hn::Max(high, hn::BitCast(di, v));
+  }
+  HWY_ALIGN Int lows[hn::MaxLanes(di)];
+  HWY_ALIGN Int room[hn::MaxLanes(di)];
+  hn::Store(low, di, lows);
+  hn::Store(hn::Sub(one, high), di, room);
+  bool fine = true;
+  for (std::size_t k = 0; k < lanes; ++k) fine = fine && lows[k] >= 0 && room[k] >= 0;
+  return fine;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace kernels
 QUERN_NAMESPACE_END

@@ -202,7 +202,7 @@ void recurrence_normaliser(const RecurrenceNormaliser<T>& tile) {
   for (std::ptrdiff_t b = 0; b < tile.row_blocks; ++b) {
     for (std::ptrdiff_t part = 0; part < kStateRows; part += kLanes) {
       T* const state = tile.state + b * kStateRows + part;
-      const std::ptrdiff_t first = b * tile.steps * kStateRows + part;
+      const std::ptrdiff_t first = b * kStateRows + part;
       const T* HWY_RESTRICT write = tile.write + first;
       const T* HWY_RESTRICT read = tile.read + first;
       T* HWY_RESTRICT sums = tile.partial + part;
@@ -211,7 +211,7 @@ void recurrence_normaliser(const RecurrenceNormaliser<T>& tile) {
         s = hn::Add(s, hn::LoadU(d, write));
         const auto before = b == 0 ? hn::Zero(d) : hn::LoadU(d, sums);
         hn::StoreU(hn::MulAdd(hn::LoadU(d, read), s, before), d, sums);
-        write += kStateRows, read += kStateRows, sums += kStateRows;
+        write += tile.write_stride, read += tile.read_stride, sums += kStateRows;
       }
       hn::StoreU(s, d, state);
     }

@@ -12,6 +12,7 @@
 #include "quern/core/config.hpp"
 #include "quern/core/nd_view.hpp"
 #include "quern/kernels/decayed_recurrence_types.hpp"
+#include "quern/kernels/detail/recurrence_rows.hpp"
 #include "quern/kernels/kernels.hpp"
 #include "quern/kernels/recurrence_step_types.hpp"
 
@@ -21,104 +22,6 @@
 
 QUERN_NAMESPACE_BEGIN
 namespace kernels {
-
-/// An array of steps by channels that a sweep reads, possibly made while it is read.
-template <class T>
-class StepSource {
- public:
-  virtual ~StepSource() = default;
-  /// Writes steps [begin, begin + count), channels [first, first + channels), to
-  /// out[step * stride + channel], both counted from 0.
-  virtual void load(Index begin, Index count, Index first, Index channels, T* out,
-                    Index stride) const = 0;
-  /// The same where they lie, channels side by side and steps `stride` apart; null: nowhere.
-  [[nodiscard]] virtual const T* direct(Index, Index, Index, Index, Index& stride) const {
-    stride = 0;
-    return nullptr;
-  }
-};
-
-/// Where a sweep's outputs go.
-template <class T>
-class StepSink {
- public:
-  virtual ~StepSink() = default;
-  /// Takes steps [begin, begin + count), channels [first, first + channels). May change `values`.
-  virtual void store(Index begin, Index count, Index first, Index channels, T* values,
-                     Index stride) = 0;
-};
-
-/// scale times the rows of a view.
-template <class T>
-class ViewSource final : public StepSource<T> {
- public:
-  explicit ViewSource(MatrixView<const T> view, T scale = T{1}) : view_(view), scale_(scale) {}
-
-  void load(Index begin, Index count, Index first, Index channels, T* out,
-            Index stride) const override {
-    if (scale_ == T{1} && view_.col_stride() == 1 && view_.row_stride() == channels &&
-        stride == channels) {
-      std::copy_n(view_.row_data(begin) + first, count * channels, out);
-      return;
-    }
-    for (Index s = 0; s < count; ++s, out += stride) {
-      const T* const from = view_.row_data(begin + s) + first * view_.col_stride();
-      if (view_.col_stride() == 1) {
-        std::copy_n(from, channels, out);
-      } else {
-        for (Index c = 0; c < channels; ++c) out[c] = from[c * view_.col_stride()];
-      }
-      if (scale_ != T{1})
-        QUERN_DISPATCH(scale<T>(scale_, out, static_cast<std::size_t>(channels), out));
-    }
-  }
-  [[nodiscard]] const T* direct(Index begin, Index, Index first, Index,
-                                Index& stride) const override {
-    stride = view_.row_stride();
-    return scale_ == T{1} && view_.col_stride() == 1 ? view_.row_data(begin) + first : nullptr;
-  }
-
- private:
-  MatrixView<const T> view_;
-  T scale_;
-};
-
-/// Writes scale times the outputs to a view, or adds them.
-template <class T>
-class ViewSink final : public StepSink<T> {
- public:
-  explicit ViewSink(MatrixView<T> view, T scale = T{1}, bool add = false)
-      : view_(view), scale_(scale), add_(add) {}
-
-  void store(Index begin, Index count, Index first, Index channels, T* values,
-             Index stride) override {
-    std::size_t n = static_cast<std::size_t>(channels);
-    if (view_.col_stride() == 1 && view_.row_stride() == channels && stride == channels) {
-      n *= static_cast<std::size_t>(count);  // one row
-      count = (std::min)(count, Index{1});
-    }
-    for (Index s = 0; s < count; ++s, values += stride) {
-      T* const to = view_.row_data(begin + s) + first * view_.col_stride();
-      if (view_.col_stride() != 1) {
-        for (Index c = 0; c < channels; ++c) {
-          T& at = to[c * view_.col_stride()];
-          at = (add_ ? at : T{0}) + scale_ * values[c];
-        }
-      } else if (add_) {
-        QUERN_DISPATCH(axpy<T>(scale_, values, n, to));
-      } else if (scale_ != T{1}) {
-        QUERN_DISPATCH(scale<T>(scale_, values, n, to));
-      } else {
-        std::copy_n(values, n, to);
-      }
-    }
-  }
-
- private:
-  MatrixView<T> view_;
-  T scale_;
-  bool add_;
-};
 
 /// What a pass does: for every step in order (or from the last to the first),
 ///   state = decay * state + write values^T,   out = state^T read,
@@ -141,7 +44,7 @@ struct RecurrenceSweep {
   T log_factor = T{0};                       ///< step without a source: the same at every step
   StepSink<T>* out = nullptr;
   Index tile = 64;
-  /// Decays a step are folded into keys and queries over a tile: faster and more exact, but a
+  /// Decays are folded into what is written and read over a tile: faster and more exact, but a
   /// step's rounding then depends on its tile. false: every bit is the same for any tile.
   bool fold = true;
   bool normaliser = false;  ///< a column of ones beside the values; forwards, without any decay
@@ -155,16 +58,19 @@ class SweepRunner {
     const RecurrenceLayout layout = QUERN_DISPATCH_AT(level_, recurrence_layout<T>());
     tile_ = (std::max)(Index{1}, (std::min)(sweep.tile, sweep.length));
     rows_ = round_up(sweep.rows, layout.rows);
+    row_stride_ = round_up(rows_, layout.lanes);
     stride_ = round_up(sweep.lanes, layout.lanes);
     row_blocks_ = rows_ / layout.rows;
-    const Index row_tile = tile_ * rows_, lane_tile = tile_ * stride_;
-    const Index decay_tile = sweep.decay == TileDecay::none   ? 0
-                             : sweep.decay == TileDecay::step ? 3 * round_up(tile_, 16)
-                             : sweep.decay == TileDecay::row  ? row_tile
-                                                              : lane_tile;
-    const Index parts[] = {row_tile,  row_tile,   row_tile,       lane_tile,
-                           lane_tile, decay_tile, rows_ * stride_};
-    T** const places[] = {&natural_, &write_, &read_, &values_, &out_, &decay_, &state_};
+    const bool wide = sweep.decay == TileDecay::row || sweep.decay == TileDecay::lane;
+    decay_stride_ = sweep.decay == TileDecay::row ? row_stride_ : wide ? stride_ : 1;
+    const Index row_tile = tile_ * row_stride_, lane_tile = tile_ * stride_;
+    const Index decay_tile = sweep.decay == TileDecay::none ? 0 : tile_ * decay_stride_;
+    const Index up_tile = sweep.decay == TileDecay::step ? 2 * round_up(tile_, 16)
+                          : wide && sweep.fold           ? decay_tile + 3 * decay_stride_
+                                                         : 0;
+    const Index parts[] = {row_tile,   row_tile, lane_tile,      lane_tile,
+                           decay_tile, up_tile,  rows_ * stride_};
+    T** const places[] = {&write_, &read_, &values_, &out_, &decay_, &up_, &state_};
     Index size = 0;
     for (const Index part : parts) size += round_up(part, 16);
     memory_ = core::Buffer<T>(static_cast<std::size_t>(size), core::Fill::zero);
@@ -237,8 +143,10 @@ class SweepRunner {
     if (last < 0) last = sweep_.reverse ? 0 : sweep_.length - 1;
     load_decay(last, last + 1);
     load_update(last, last + 1, !sweep_.late_update);
-    std::fill_n(read_, rows_, T{0});
-    run_tile(1, state != nullptr ? state : state_);
+    std::fill_n(read_, row_stride_, T{0});
+    read_at_ = {read_, row_stride_};
+    target_ = nullptr;
+    tile_steps(1, state != nullptr ? state : state_);
   }
 
  private:
@@ -267,15 +175,22 @@ class SweepRunner {
     }
   }
 
-  void pack(Index steps, T* to) const {
-    QUERN_DISPATCH_AT(level_, recurrence_pack<T>(natural_, steps, rows_, row_blocks_, nullptr, to));
-  }
-  /// Factors of a tile that does not decay inside, null for one that does.
-  [[nodiscard]] const T* write_factors() const {
-    return folded_ ? decay_ + round_up(tile_, 16) : nullptr;
-  }
-  [[nodiscard]] const T* read_factors() const {
-    return folded_ ? decay_ + 2 * round_up(tile_, 16) : nullptr;
+  /// Rows of channels, where they lie or copied.
+  struct Rows {
+    const T* data = nullptr;
+    Index stride = 0;
+    [[nodiscard]] Rows from(Index step) const { return {data + step * stride, stride}; }
+  };
+
+  /// to = rows times factors: one a step, or one an element of `stride` apart.
+  void multiply(const Rows& from, Index steps, Index channels, RowFactor kind, const T* factors,
+                Index factor_stride, T* to, Index to_stride) const {
+    RecurrenceRows<T> rows;
+    rows.steps = steps, rows.channels = channels;
+    rows.from = from.data, rows.from_stride = from.stride;
+    rows.kind = kind, rows.factors = factors, rows.factor_stride = factor_stride;
+    rows.to = to, rows.to_stride = to_stride;
+    QUERN_DISPATCH_AT(level_, recurrence_rows<T>(rows));
   }
 
   /// Decays a step that all together forget no more than e^-24 go into what is written and read:
@@ -301,76 +216,71 @@ class SweepRunner {
     end_fade_ = static_cast<T>(end_keep_ == T{1} ? std::expm1(sum) : std::exp(sum));
     double* const at = sums_.data();
     QUERN_DISPATCH_AT(level_, transform(Exp{}, at, static_cast<std::size_t>(2 * steps), at));
-    T* const write = decay_ + round_up(tile_, 16);
-    T* const read = write + round_up(tile_, 16);
     for (Index s = 0; s < steps; ++s) {
-      write[s] = static_cast<T>(at[s]);
-      read[s] = static_cast<T>(at[steps + s]);
+      up_[s] = static_cast<T>(at[s]);
+      down_of_steps()[s] = static_cast<T>(at[steps + s]);
     }
   }
 
-  /// Rows of a source in the kernel's order, from where they lie if they need no padding.
-  void load_packed(const StepSource<T>& source, Index begin, Index end, const T* factors, T* to) {
-    Index stride = rows_;
-    const T* at = nullptr;
-    if (rows_ == sweep_.rows && begin >= 0 && end <= sweep_.length) {
-      at = source.direct(begin, end - begin, 0, rows_, stride);
+  [[nodiscard]] T* down_of_steps() const { return up_ + round_up(tile_, 16); }
+
+  /// Steps of a source with `padded` channels, from where they lie if they need no padding.
+  Rows load_padded(const StepSource<T>& source, Index begin, Index end, Index first, Index channels,
+                   Index padded, T* room, Index stride) const {
+    if (channels == padded && begin >= 0 && end <= sweep_.length) {
+      Index apart = 0;
+      const T* const at = source.direct(begin, end - begin, first, channels, apart);
+      if (at != nullptr) return {at, apart};
     }
-    if (at == nullptr) {
-      load_rows(source, begin, end, 0, sweep_.rows, natural_, rows_);
-      at = natural_, stride = rows_;
-    }
-    QUERN_DISPATCH_AT(level_,
-                      recurrence_pack<T>(at, end - begin, stride, row_blocks_, factors, to));
+    load_rows(source, begin, end, first, channels, room, stride);
+    return {room, stride};
+  }
+  /// Rows far apart crowd the same places of a cache: a copy is read eight times and more.
+  Rows gathered(const Rows& rows, Index steps, Index channels, T* room, Index stride) const {
+    constexpr Index apart = 2048 / static_cast<Index>(sizeof(T));
+    if (rows.data == room || rows.stride < apart) return rows;
+    multiply(rows, steps, channels, RowFactor::one, nullptr, 0, room, stride);
+    return {room, stride};
   }
 
   void load_update(Index begin, Index end, bool nothing) {
     const Index steps = end - begin;
     if (nothing) {
-      std::fill_n(write_, steps * rows_, T{0});
+      std::fill_n(write_, steps * row_stride_, T{0});
       std::fill_n(values_, steps * stride_, T{0});
-      values_at_ = values_;
-      value_stride_ = stride_;
+      write_at_ = {write_, row_stride_};
+      values_at_ = {values_, stride_};
       return;
     }
-    load_packed(*sweep_.write, begin, end, write_factors(), write_);
-    Index stride = 0;
-    const bool inside = begin >= 0 && end <= sweep_.length && sweep_.lanes == stride_;
-    values_at_ =
-        inside ? sweep_.values->direct(begin, steps, sweep_.first_lane, stride_, stride) : nullptr;
-    value_stride_ = values_at_ != nullptr ? stride : stride_;
-    if (values_at_ != nullptr) return;
-    load_rows(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, values_, stride_);
-    values_at_ = values_;
+    write_at_ = load_padded(*sweep_.write, begin, end, 0, sweep_.rows, rows_, write_, row_stride_);
+    values_at_ = load_padded(*sweep_.values, begin, end, sweep_.first_lane, sweep_.lanes, stride_,
+                             values_, stride_);
   }
 
   void load_decay(Index begin, Index end) {
     if (sweep_.decay == TileDecay::none) return;
     const Index steps = end - begin;
     const bool by_row = sweep_.decay == TileDecay::row, by_step = sweep_.decay == TileDecay::step;
-    T* const to = by_row ? natural_ : decay_;
-    const Index stride = by_step ? 1 : by_row ? rows_ : stride_;
+    if (!by_step && (by_row ? sweep_.rows : sweep_.lanes) < decay_stride_) {
+      std::fill_n(decay_, steps * decay_stride_, T{0});
+    }
     if (sweep_.log_decay == nullptr) {
       // The steps outside of the sequence have none.
       for (Index s = 0; s < steps; ++s) {
         const bool inside = begin + s >= 0 && begin + s < sweep_.length;
-        to[s] = inside ? sweep_.log_factor : T{0};
+        decay_[s] = inside ? sweep_.log_factor : T{0};
       }
     } else {
       const Index first = by_step || by_row ? 0 : sweep_.first_lane;
       const Index channels = by_step ? 1 : by_row ? sweep_.rows : sweep_.lanes;
-      load_rows(*sweep_.log_decay, begin, end, first, channels, to, stride);
+      load_rows(*sweep_.log_decay, begin, end, first, channels, decay_, decay_stride_);
     }
-    const std::size_t n = static_cast<std::size_t>(steps * stride);
-    if (by_step) {
-      if (sweep_.fold) fold_decay(steps);
-      // Where maxima are kept most tiles have no decay at all: factors of 1 need no product.
-      still_ = std::all_of(to, to + n, [](T x) { return x == T{0}; });
-      if (!folded_ && !still_) QUERN_DISPATCH_AT(level_, transform(Exp{}, to, n, to));
-      return;
-    }
-    QUERN_DISPATCH_AT(level_, transform(Expm1{}, to, n, to));
-    if (by_row) pack(steps, decay_);
+    if (!by_step) return;
+    const std::size_t n = static_cast<std::size_t>(steps);
+    if (sweep_.fold) fold_decay(steps);
+    // Where maxima are kept most tiles have no decay at all: factors of 1 need no product.
+    still_ = std::all_of(decay_, decay_ + n, [](T x) { return x == T{0}; });
+    if (!folded_ && !still_) QUERN_DISPATCH_AT(level_, transform(Exp{}, decay_, n, decay_));
   }
 
   void one_tile(Index begin, Index end) {
@@ -379,46 +289,162 @@ class SweepRunner {
     const Index decay_shift = sweep_.late_update || sweep_.late_decay ? one : 0;
     load_decay(begin + decay_shift, end + decay_shift);
     load_update(begin + shift, end + shift, false);
-    load_packed(*sweep_.read, begin, end, read_factors(), read_);
-    std::fill_n(out_, (end - begin) * stride_, T{0});
-    run_tile(end - begin, state_);
+    read_at_ = load_padded(*sweep_.read, begin, end, 0, sweep_.rows, rows_, read_, row_stride_);
+    target_ = sweep_.lanes == stride_ && rows_ > 0
+                  ? sweep_.out->direct(begin, sweep_.first_lane, target_stride_)
+                  : nullptr;
+    look_ahead(begin, end);
+    if (rows_ == 0) std::fill_n(out_, (end - begin) * stride_, T{0});
+    tile_steps(end - begin, state_);
+    if (target_ != nullptr) return;
     sweep_.out->store(begin, end - begin, sweep_.first_lane, sweep_.lanes, out_, stride_);
   }
 
-  void run_tile(Index steps, T* state) {
-    RecurrenceTile<T> tile;
-    tile.steps = steps;
-    tile.backward = sweep_.reverse;
-    tile.row_blocks = row_blocks_;
-    tile.stride = stride_;
-    tile.write = write_;
-    tile.read = read_;
-    tile.values = values_at_;
-    tile.value_stride = value_stride_;
-    tile.kind = folded_ || still_ ? TileDecay::none : sweep_.decay;
-    tile.decay = decay_;
-    tile.end_keep = folded_ ? end_keep_ : T{1};
-    tile.end_fade = folded_ ? end_fade_ : T{0};
-    tile.out = out_;
-    tile.state = state;
-    QUERN_DISPATCH_AT(level_, recurrence_tile<T>(tile));
+  /// What the next tile reads of arrays that lie as they are read, and where this one writes.
+  void look_ahead(Index begin, Index end) {
+    const Index steps = end - begin, next = sweep_.reverse ? begin - steps : end;
+    const bool by_row = sweep_.decay == TileDecay::row;
+    const bool wide = by_row || sweep_.decay == TileDecay::lane;
+    const bool inside = next >= 0 && next + steps <= sweep_.length;
+    const StepSource<T>* const sources[] = {sweep_.values, sweep_.write, sweep_.read,
+                                            wide ? sweep_.log_decay : nullptr};
+    for (std::size_t i = 0; i < std::size(sources); ++i) {
+      const bool lanes = i == 0 || (i == 3 && !by_row);
+      RecurrenceSoon<T>& soon = soon_[i];
+      soon = {};
+      if (sources[i] == nullptr || !inside) continue;
+      soon.channels = lanes ? sweep_.lanes : sweep_.rows;
+      soon.data = sources[i]->direct(next, steps, lanes ? sweep_.first_lane : 0, soon.channels,
+                                     soon.stride);
+    }
+    if (!wide && target_ != nullptr) soon_[3] = {target_, target_stride_, sweep_.lanes};
+  }
+
+  /// The loaded steps, on `state`.
+  void tile_steps(Index steps, T* state) {
+    const bool wide = sweep_.decay == TileDecay::row || sweep_.decay == TileDecay::lane;
+    if (folded_) {
+      multiply(values_at_, steps, stride_, RowFactor::step, up_, 0, values_, stride_);
+      multiply(read_at_, steps, rows_, RowFactor::step, down_of_steps(), 0, read_, row_stride_);
+      values_at_ = {values_, stride_}, read_at_ = {read_, row_stride_};
+    }
+    if (wide && sweep_.fold) {
+      fold_steps(steps, state);
+    } else {
+      write_at_ = gathered(write_at_, steps, rows_, write_, row_stride_);
+      read_at_ = gathered(read_at_, steps, rows_, read_, row_stride_);
+      values_at_ = gathered(values_at_, steps, stride_, values_, stride_);
+      if (wide) to_differences(0, steps);
+      run_tile(0, steps, still_ || folded_ ? TileDecay::none : sweep_.decay, state);
+    }
     if (!sweep_.normaliser) return;
     RecurrenceNormaliser<T> sums;
     sums.steps = steps, sums.row_blocks = row_blocks_;
-    sums.write = write_, sums.read = read_;
+    sums.write = write_at_.data, sums.read = read_at_.data;
+    sums.write_stride = write_at_.stride, sums.read_stride = read_at_.stride;
     sums.state = normaliser(), sums.totals = totals();
     sums.partial = totals() + round_up(tile_, 16);
     QUERN_DISPATCH_AT(level_, recurrence_normaliser<T>(sums));
   }
 
+  /// e^x - 1 of decays a channel.
+  void to_differences(Index low, Index steps) const {
+    T* const at = decay_ + low * decay_stride_;
+    QUERN_DISPATCH_AT(level_,
+                      transform(Expm1{}, at, static_cast<std::size_t>(steps * decay_stride_), at));
+  }
+
+  /// Decays a channel, folded as those a step are: as many steps at a time as forget no more than
+  /// e^-20 in any channel. Where a single step forgets more, some are taken one factor at a time.
+  /// How a step is handled depends on none that comes after it.
+  void fold_steps(Index steps, T* state) {
+    constexpr Index unfolded = 8;
+    const bool by_lane = sweep_.decay == TileDecay::lane;
+    RecurrenceFold<T> fold;
+    fold.backward = sweep_.reverse, fold.stride = decay_stride_, fold.limit = T{20};
+    fold.sums = up_ + tile_ * decay_stride_;
+    fold.end_keep = fold.sums + decay_stride_, fold.end_fade = fold.end_keep + decay_stride_;
+    for (Index done = 0, taken = 0; done < steps; done += taken) {
+      const Index left = steps - done, begin = sweep_.reverse ? 0 : done;
+      fold.steps = left;
+      fold.logs = decay_ + begin * decay_stride_, fold.up = up_ + begin * decay_stride_;
+      taken = QUERN_DISPATCH_AT(level_, recurrence_fold<T>(fold));
+      if (taken == 0) {
+        taken = (std::min)(unfolded, left);
+        const Index low = sweep_.reverse ? left - taken : done;
+        to_differences(low, taken);
+        run_tile(low, taken, sweep_.decay, state);
+        continue;
+      }
+      folded_steps(sweep_.reverse ? left - taken : done, taken, by_lane, state);
+      QUERN_DISPATCH_AT(
+          level_, recurrence_fade<T>(fold.end_keep, fold.end_fade, by_lane, rows_, stride_, state));
+    }
+  }
+
+  /// Steps whose factors are in decay_ (e^c) and up_ (e^-c).
+  void folded_steps(Index low, Index steps, bool by_lane, T* state) {
+    const Index at = low * decay_stride_;
+    const Rows write = write_at_, read = read_at_, values = values_at_;
+    T* const target = target_;
+    if (by_lane) {
+      multiply(values.from(low), steps, stride_, RowFactor::each, up_ + at, stride_,
+               values_ + low * stride_, stride_);
+      values_at_ = {values_, stride_};
+      target_ = nullptr;
+    } else {
+      multiply(write.from(low), steps, rows_, RowFactor::each, up_ + at, row_stride_,
+               write_ + low * row_stride_, row_stride_);
+      multiply(read.from(low), steps, rows_, RowFactor::each, decay_ + at, row_stride_,
+               read_ + low * row_stride_, row_stride_);
+      write_at_ = {write_, row_stride_}, read_at_ = {read_, row_stride_};
+    }
+    run_tile(low, steps, TileDecay::none, state);
+    write_at_ = write, read_at_ = read, values_at_ = values, target_ = target;
+    if (!by_lane) return;
+    const Rows sums{out_ + low * stride_, stride_};
+    multiply(sums, steps, stride_, RowFactor::each, decay_ + at, stride_,
+             target != nullptr ? target + low * target_stride_ : out_ + low * stride_,
+             target != nullptr ? target_stride_ : stride_);
+  }
+
+  void run_tile(Index low, Index steps, TileDecay kind, T* state) {
+    RecurrenceTile<T> tile;
+    tile.steps = steps;
+    tile.backward = sweep_.reverse;
+    tile.row_blocks = row_blocks_;
+    tile.stride = stride_;
+    const Rows write = write_at_.from(low), read = read_at_.from(low);
+    const Rows values = values_at_.from(low);
+    tile.write = write.data, tile.write_stride = write.stride;
+    tile.read = read.data, tile.read_stride = read.stride;
+    tile.values = values.data, tile.value_stride = values.stride;
+    tile.kind = kind;
+    tile.decay = decay_ + low * decay_stride_, tile.decay_stride = decay_stride_;
+    tile.end_keep = folded_ ? end_keep_ : T{1};
+    tile.end_fade = folded_ ? end_fade_ : T{0};
+    tile.fresh = true;
+    tile.out = out_ + low * stride_;
+    if (target_ != nullptr) tile.target = target_ + low * target_stride_;
+    tile.target_stride = target_stride_;
+    for (std::size_t i = 0; i < std::size(soon_); ++i) {
+      tile.soon[i] = soon_[i];
+      if (soon_[i].data != nullptr) tile.soon[i].data += low * soon_[i].stride;
+    }
+    tile.state = state;
+    QUERN_DISPATCH_AT(level_, recurrence_tile<T>(tile));
+  }
+
   simd::Level level_;
   RecurrenceSweep<T> sweep_;
-  Index tile_ = 0, rows_ = 0, stride_ = 0, row_blocks_ = 0;
+  Index tile_ = 0, rows_ = 0, row_stride_ = 0, stride_ = 0, row_blocks_ = 0, decay_stride_ = 1;
   core::Buffer<T> memory_, sums_of_write_;
-  T *natural_ = nullptr, *write_ = nullptr, *read_ = nullptr, *values_ = nullptr, *out_ = nullptr,
-    *decay_ = nullptr, *state_ = nullptr;
-  const T* values_at_ = nullptr;  ///< values_, or where the values lie
-  Index value_stride_ = 0;
+  T *write_ = nullptr, *read_ = nullptr, *values_ = nullptr, *out_ = nullptr, *decay_ = nullptr,
+    *up_ = nullptr, *state_ = nullptr;
+  Rows write_at_, read_at_, values_at_;  ///< a tile's, in the above or where they lie
+  T* target_ = nullptr;                  ///< where a tile's sums go instead of out_
+  Index target_stride_ = 0;
+  RecurrenceSoon<T> soon_[4];
   bool folded_ = false;  ///< this tile's decays are in write_ and read_
   bool still_ = false;   ///< this tile has a decay a step, and all are none
   T end_keep_ = T{1}, end_fade_ = T{0};

@@ -56,10 +56,11 @@ struct Wkv7Task {
   ScanRows<T> state;                    ///< (keys, values): before, then after
   ScanRows<T> y;                        ///< (steps, values), or null
   T* kept = nullptr;                    ///< (tiles, keys, values) before each tile, or null
+  T* kept_sa = nullptr;                 ///< (steps, values): S a of each step, where kept is
   T* scratch = nullptr;                 ///< wkv7_scratch(keys) elements
 };
 
-/// The way back; `kept` of `wkv` is there, its state and y are unused.
+/// The way back; `kept` and `kept_sa` of `wkv` are there, its state and y are unused.
 template <class T>
 struct Wkv7VjpTask {
   Wkv7Task<T> wkv;

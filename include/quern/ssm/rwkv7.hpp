@@ -24,6 +24,7 @@
 #include "quern/kernels/kernels.hpp"
 #include "quern/kernels/wkv_types.hpp"
 #include "quern/ssm/detail/arrays.hpp"
+#include "quern/ssm/detail/looks.hpp"
 #include "quern/ssm/rwkv4.hpp"
 #include "quern/ssm/sequence.hpp"
 
@@ -32,7 +33,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 QUERN_NAMESPACE_BEGIN
 namespace ssm {
@@ -78,8 +78,7 @@ class Rwkv7Job {
     expect_optional(function, "initial_state", in.initial_state, state_shape());
     check_decay();
     for (Index s = 0; s < sequences_.size(); ++s) {
-      first_tile_.push_back(tiles_);
-      tiles_ += block_count(sequences_[s].length, kernels::wkv7_tile);
+      longest_ = (std::max)(longest_, sequences_[s].length);
     }
   }
   Rwkv7Job(const Rwkv7Job&) = delete;
@@ -97,7 +96,7 @@ class Rwkv7Job {
   static NdView<T, 4> turned(NdArray<T, 4>& state) { return state.view().permuted({0, 1, 3, 2}); }
 
   /// `state` (sequences, heads, keys, values), adjacent values, moves on.
-  void run(const NdView<T, 4>& out, const NdView<T, 4>& state, core::Buffer<T>& kept) const {
+  void run(const NdView<T, 4>& out, const NdView<T, 4>& state) const {
     const simd::Level level = simd::active_level();
     const auto room = static_cast<Index>(QUERN_DISPATCH_AT(level, wkv7_scratch<T>(keys_)));
     core::Buffer<T> scratch(static_cast<std::size_t>(room * workers()));
@@ -108,13 +107,20 @@ class Rwkv7Job {
           const Index s = work / heads_, h = work % heads_;
           kernels::Wkv7Task<T> task = forward_task(s, h);
           task.state = {state.subview(s).subview(h).data(), state.stride(2)};
-          if (!out.is_null()) task.y = rows_of(out, s, h);
-          if (!kept.empty()) task.kept = kept.data() + kept_at(s, h);
+          task.y = rows_of(out, s, h);
           task.scratch = scratch.data() + this_worker() * room;
           if (!QUERN_DISPATCH_AT(level, wkv7<T>(task))) finite = false;
         },
         options_.threads);
-    if (finite) return;
+    if (!finite) explain();
+  }
+
+  void run_back(const NdView<const T, 4>& dout, const NdView<const T, 4>& dfinal,
+                const Rwkv7Gradients<T>& g) const;
+
+ private:
+  /// Where something entered that is not finite.
+  [[noreturn]] void explain() const {
     expect_finite_values(function_, "r", in_.r);
     expect_finite_values(function_, "k", in_.k);
     expect_finite_values(function_, "v", in_.v);
@@ -124,10 +130,6 @@ class Rwkv7Job {
     throw ValueError(error_text(function_, "a, b", "states that do not overflow", "an overflow"));
   }
 
-  void run_back(const NdView<const T, 4>& dout, const NdView<const T, 4>& dfinal,
-                const Rwkv7Gradients<T>& g) const;
-
- private:
   [[nodiscard]] int workers() const {
     const Index work = (std::max)(Index{1}, sequences_.size() * heads_);
     return static_cast<int>((std::min)(work, Index{worker_count(options_.threads)}));
@@ -135,6 +137,12 @@ class Rwkv7Job {
   void check_decay() {
     decay_ = in_.decay;
     bool copied = !decay_.last_stride_is_one();
+    const simd::Level level = simd::active_level();
+    const bool fine =
+        look_in_parallel(decay_, options_.threads, [level](const T* x, std::size_t n) {
+          return QUERN_DISPATCH_AT(level, every_in_unit<T>(x, n));
+        });
+    if (fine && !copied) return;
     if (copied) decay_copy_ = NdArray<T, 4>(in_.decay);
     for (Index b = 0; b < in_.decay.extent(0); ++b) {
       for (Index h = 0; h < heads_; ++h) {
@@ -165,11 +173,6 @@ class Rwkv7Job {
     return {v.data() + q.batch * v.stride(0) + h * v.stride(1) + q.begin * v.stride(2),
             v.stride(2)};
   }
-  [[nodiscard]] Index kept_at(Index s, Index h) const {
-    const Index each = keys_ * values_;
-    const Index tiles = block_count(sequences_[s].length, kernels::wkv7_tile);
-    return (first_tile_[static_cast<std::size_t>(s)] * heads_ + h * tiles) * each;
-  }
   [[nodiscard]] kernels::Wkv7Task<T> forward_task(Index s, Index h) const {
     kernels::Wkv7Task<T> task;
     task.steps = sequences_[s].length;
@@ -192,8 +195,7 @@ class Rwkv7Job {
   UnitStride<const T, 4> r_, k_, v_, a_, b_;
   NdArray<T, 4> decay_copy_;
   NdView<const T, 4> decay_;
-  std::vector<Index> first_tile_;
-  Index tiles_ = 0;
+  Index longest_ = 0;
 };
 
 /// A gradient that the kernel writes in any case: the caller's array where its last stride is 1.
@@ -220,22 +222,31 @@ void Rwkv7Job<T>::run_back(const NdView<const T, 4>& dout, const NdView<const T,
                            const Rwkv7Gradients<T>& g) const {
   const simd::Level level = simd::active_level();
   NdArray<T, 4> state = first_states();
-  core::Buffer<T> kept(static_cast<std::size_t>(tiles_ * heads_ * keys_ * values_));
-  run({}, state.view(), kept);
   NdArray<T, 4> dstate = states_of(dfinal);
   const UnitStride<const T, 4> dy(dout);
   const Shape<4> shape = in_.r.extents();
   const WantedOrNot<T> dr(g.r, shape), ddecay(g.decay, shape), dk(g.k, shape), da(g.a, shape),
       db(g.b, shape), dv(g.v, value_shape());
-  const auto room = static_cast<Index>(QUERN_DISPATCH_AT(level, wkv7_vjp_scratch<T>(keys_)));
+  const auto up = [](Index n) { return (n + 15) / 16 * 16; };
+  const Index forward = up(static_cast<Index>(QUERN_DISPATCH_AT(level, wkv7_scratch<T>(keys_))));
+  const Index back = up(static_cast<Index>(QUERN_DISPATCH_AT(level, wkv7_vjp_scratch<T>(keys_))));
+  const Index kept = up(block_count(longest_, kernels::wkv7_tile) * keys_ * values_);
+  const Index room = forward + back + kept + up(longest_ * values_);
   core::Buffer<T> scratch(static_cast<std::size_t>(room * workers()));
+  std::atomic<bool> finite{true};
   parallel_for(
       sequences_.size() * heads_,
       [&](Index work) {
         const Index s = work / heads_, h = work % heads_;
+        T* const memory = scratch.data() + this_worker() * room;
         kernels::Wkv7VjpTask<T> task;
         task.wkv = forward_task(s, h);
-        task.wkv.kept = kept.data() + kept_at(s, h);
+        task.wkv.state = {state.view().subview(s).subview(h).data(), values_};
+        task.wkv.scratch = memory;
+        task.scratch = memory + forward;
+        task.wkv.kept = task.scratch + back;
+        task.wkv.kept_sa = task.wkv.kept + kept;
+        if (!QUERN_DISPATCH_AT(level, wkv7<T>(task.wkv))) finite = false;
         task.dy = rows_of(dy.view(), s, h);
         task.dstate = {dstate.view().subview(s).subview(h).data(), values_};
         task.dr = rows_of(dr.view(), s, h);
@@ -244,10 +255,10 @@ void Rwkv7Job<T>::run_back(const NdView<const T, 4>& dout, const NdView<const T,
         task.da = rows_of(da.view(), s, h);
         task.db = rows_of(db.view(), s, h);
         task.dv = rows_of(dv.view(), s, h);
-        task.scratch = scratch.data() + this_worker() * room;
         QUERN_DISPATCH_AT(level, wkv7_vjp<T>(task));
       },
       options_.threads);
+  if (!finite) explain();
   for (const WantedOrNot<T>* x : {&dr, &ddecay, &dk, &da, &db, &dv}) x->finish();
   if (!g.initial_state.is_null()) assign(turned(dstate), g.initial_state);
 }
@@ -267,8 +278,7 @@ void rwkv7(const Rwkv7Inputs<T>& in, std::type_identity_t<NdView<T, 4>> out,
   detail::expect_optional(function, "final_state", final_state, job.state_shape());
   const detail::UnitOutput<T, 4> output(out);
   NdArray<T, 4> state = job.first_states();
-  core::Buffer<T> nothing_kept;
-  job.run(output.view(), state.view(), nothing_kept);
+  job.run(output.view(), state.view());
   output.finish();
   if (!final_state.is_null()) detail::assign(job.turned(state), final_state);
 }
@@ -325,8 +335,7 @@ void rwkv7_step(const Rwkv7StepInputs<T>& in, std::type_identity_t<NdView<T, 4>>
   expect_shape(function, "out", lengthened(out), job.value_shape());
   const NdView<T, 4> long_out = lengthened(out);
   const detail::UnitOutput<T, 4> output(long_out);
-  core::Buffer<T> nothing_kept;
-  job.run(output.view(), state.permuted({0, 1, 3, 2}), nothing_kept);
+  job.run(output.view(), state.permuted({0, 1, 3, 2}));
   output.finish();
 }
 

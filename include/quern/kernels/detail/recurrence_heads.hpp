@@ -191,21 +191,23 @@ class RecurrenceHead {
     return sweep;
   }
 
-  /// out[s] = sum over channels of q u k, at steps [begin, begin + count).
-  void bonus_weights(Index begin, Index count, T* out) const {
+  /// out_s += scale (sum of q u k) values_s, channels [first, first + channels) of `values`.
+  void add_bonus(Index begin, Index count, const ViewSource<T>& values, Index first, Index channels,
+                 T scale, T* out, Index stride) const {
     const Index d = shape_.key_dim;
-    const auto size = static_cast<std::size_t>(d);
-    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * d) + 2 * size);
+    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * d + d + count * channels));
     T* const u = memory.data() + 2 * count * d;
-    T* const products = u + d;
     for (Index c = 0; c < d; ++c) u[c] = bonus(c);
-    const Rows queries(q, begin, count, d, memory.data());
-    const Rows keys(k, begin, count, d, memory.data() + count * d);
-    for (Index s = 0; s < count; ++s) {
-      std::fill_n(products, d, T{0});
-      QUERN_DISPATCH(add_products<T>(queries.row(s), u, size, products));
-      out[s] = static_cast<T>(QUERN_DISPATCH(dot<T>(products, keys.row(s), size)));
-    }
+    const Rows queries(q, begin, count, 0, d, memory.data());
+    const Rows keys(k, begin, count, 0, d, memory.data() + count * d);
+    const Rows rows(values, begin, count, first, channels, u + d);
+    RecurrenceBonus<T> sum;
+    sum.steps = count, sum.keys = d, sum.lanes = channels, sum.u = u, sum.scale = scale;
+    sum.q = queries.data, sum.q_stride = queries.stride;
+    sum.k = keys.data, sum.k_stride = keys.stride;
+    sum.values = rows.data, sum.value_stride = rows.stride;
+    sum.out = out, sum.out_stride = stride;
+    QUERN_DISPATCH(recurrence_bonus<T>(sum));
   }
 
  private:
@@ -213,15 +215,15 @@ class RecurrenceHead {
   struct Rows {
     const T* data;
     Index stride;
-    Rows(const ViewSource<T>& source, Index begin, Index count, Index dim, T* room)
-        : data(nullptr), stride(dim) {
-      data = source.direct(begin, count, 0, dim, stride);
+    Rows(const ViewSource<T>& source, Index begin, Index count, Index first, Index channels,
+         T* room)
+        : data(nullptr), stride(channels) {
+      data = source.direct(begin, count, first, channels, stride);
       if (data != nullptr) return;
-      stride = dim;
+      stride = channels;
       data = room;
-      source.load(begin, count, 0, dim, room, dim);
+      source.load(begin, count, first, channels, room, channels);
     }
-    [[nodiscard]] const T* row(Index s) const { return data + s * stride; }
   };
 
   /// Logarithms of the decay as (length, channels).
@@ -255,27 +257,24 @@ class RecurrenceHead {
   bool from_source_ = false;
 };
 
-/// Adds the present step's part of the output, (sum of q u k) v, to what the state gave.
+/// Adds the present step's part of the output, scale (sum of q u k) v, to what the state gave; or
+/// of dv, with dout for v.
 template <class T>
 class BonusSink final : public StepSink<T> {
  public:
-  BonusSink(const RecurrenceHead<T>& head, StepSink<T>& next) : head_(head), next_(next) {}
+  BonusSink(const RecurrenceHead<T>& head, const ViewSource<T>& values, T scale, StepSink<T>& next)
+      : head_(head), values_(values), scale_(scale), next_(next) {}
 
   void store(Index begin, Index count, Index first, Index channels, T* values,
              Index stride) override {
-    core::Buffer<T> memory(static_cast<std::size_t>(count * (channels + 1)));
-    T* const weights = memory.data() + count * channels;
-    head_.bonus_weights(begin, count, weights);
-    head_.v.load(begin, count, first, channels, memory.data(), channels);
-    for (Index s = 0; s < count; ++s) {
-      QUERN_DISPATCH(axpy<T>(weights[s], memory.data() + s * channels,
-                             static_cast<std::size_t>(channels), values + s * stride));
-    }
+    head_.add_bonus(begin, count, values_, first, channels, scale_, values, stride);
     next_.store(begin, count, first, channels, values, stride);
   }
 
  private:
   const RecurrenceHead<T>& head_;
+  const ViewSource<T>& values_;
+  T scale_;
   StepSink<T>& next_;
 };
 

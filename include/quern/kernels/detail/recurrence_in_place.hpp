@@ -67,9 +67,7 @@ void step_in_place(simd::Level level, const RecurrenceHead<T>& head, const Matri
     RecurrenceStep<T> look = step;
     look.fade = nullptr, look.write = zeros;
     QUERN_DISPATCH_AT(level, recurrence_step<T>(look));
-    T weight{0};
-    if (head.has_bonus()) head.bonus_weights(0, 1, &weight);
-    QUERN_DISPATCH_AT(level, axpy<T>(weight, v, static_cast<std::size_t>(dv), sums));
+    if (head.has_bonus()) head.add_bonus(0, 1, head.v, 0, dv, T{1}, sums, dv);
     step.out = unused;
   }
   QUERN_DISPATCH_AT(level, recurrence_step<T>(step));

@@ -23,35 +23,43 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <numeric>
 
 QUERN_NAMESPACE_BEGIN
 namespace kernels::detail {
 
-/// A gradient with one place a head, whatever the operand shares: the caller's own array where it
-/// shares nothing, else one of ours that is summed up at the end.
+/// A gradient with one place for every `block` neighbouring heads, whatever the operand shares: the
+/// caller's own array where it has as many, else one of ours that is summed up at the end.
 template <class T>
 class HeadGradient {
  public:
-  HeadGradient(const RecurrenceShape& shape, const NdView<T, 4>& wanted) : wanted_(wanted) {
-    view_ = wanted;
-    if (wanted.is_null() || wanted.extent(1) == shape.heads) return;
-    own_.resize({wanted.extent(0), shape.heads, wanted.extent(2), wanted.extent(3)});
+  HeadGradient(const RecurrenceShape& shape, const NdView<T, 4>& wanted, Index block = 1)
+      : wanted_(wanted), view_(wanted) {
+    if (wanted.is_null() || shape.heads == 0) return;
+    const Index places = (std::max)(wanted.extent(1), shape.heads / block);
+    share_ = shape.heads / places;
+    if (places == wanted.extent(1)) return;
+    own_.resize({wanted.extent(0), places, wanted.extent(2), wanted.extent(3)}, core::Fill::none);
     view_ = own_.view();
+    shape.clear_gaps(view_);
   }
   [[nodiscard]] bool wanted() const noexcept { return !wanted_.is_null(); }
   [[nodiscard]] const NdView<T, 4>& view() const noexcept { return view_; }
+  /// Whether a head adds to what another one of its place has written.
+  [[nodiscard]] bool adds(Index head) const noexcept { return head % share_ != 0; }
 
   void finish() {
     if (own_.empty()) return;
-    const Index share = own_.extent(1) / wanted_.extent(1), dim = wanted_.extent(3);
-    parallel_for(wanted_.extent(0) * wanted_.extent(1), [&](Index i) {
-      const Index b = i / wanted_.extent(1), h = i % wanted_.extent(1);
-      for (Index t = 0; t < wanted_.extent(2); ++t) {
-        for (Index c = 0; c < dim; ++c) {
-          T sum{};
-          for (Index s = 0; s < share; ++s) sum += own_(b, h * share + s, t, c);
-          wanted_(b, h, t, c) = sum;
-        }
+    constexpr Index rows = 64;
+    const Index length = wanted_.extent(2), pieces = (length + rows - 1) / rows;
+    parallel_for(wanted_.extent(0) * wanted_.extent(1) * pieces, [&](Index i) {
+      const Index b = i / pieces / wanted_.extent(1), h = i / pieces % wanted_.extent(1);
+      const Index begin = i % pieces * rows, count = (std::min)(rows, length - begin);
+      const Index share = own_.extent(1) / wanted_.extent(1);
+      for (Index s = 0; s < share; ++s) {
+        const NdView<T, 2> from = own_.view().subview(b).subview(h * share + s);
+        ViewSink<T>(wanted_.subview(b).subview(h), T{1}, s > 0)
+            .store(begin, count, 0, wanted_.extent(3), from.row_data(begin), from.row_stride());
       }
     });
   }
@@ -59,6 +67,7 @@ class HeadGradient {
  private:
   NdView<T, 4> wanted_, view_;
   NdArray<T, 4> own_;
+  Index share_ = 1;
 };
 
 /// Takes dq or dk of a group of key channels: hands it to the decay's scan, adds the bonus's part,
@@ -67,14 +76,15 @@ template <class T>
 class KeySink final : public StepSink<T> {
  public:
   KeySink(const RecurrenceHead<T>& head, const ViewSource<T>& dout, bool queries,
-          const NdView<T, 4>& target, DecayScan<T>* scan, T* dbonus)
+          const HeadGradient<T>& target, DecayScan<T>* scan, T* dbonus)
       : head_(head),
         dout_(dout),
         queries_(queries),
         scan_(scan),
         dbonus_(dbonus),
-        writes_(!target.is_null()),
-        view_(writes_ ? head.steps(target) : MatrixView<T>()) {}
+        writes_(target.wanted()),
+        view_(writes_ ? head.steps(target.view()) : MatrixView<T>(), T{1},
+              target.adds(head.head())) {}
 
   const SweepRunner<T>* runner = nullptr;
 
@@ -87,29 +97,32 @@ class KeySink final : public StepSink<T> {
     if (head_.has_bonus()) add_bonus(begin, count, first, channels, values, stride);
     if (writes_) view_.store(begin, count, first, channels, values, stride);
   }
+  [[nodiscard]] T* direct(Index begin, Index first, Index& stride) const override {
+    const bool plain = writes_ && scan_ == nullptr && !head_.has_bonus();
+    return plain ? view_.direct(begin, first, stride) : nullptr;
+  }
 
  private:
   /// dq += u k (dout v), dk += u q (dout v), du += q k (dout v).
   void add_bonus(Index begin, Index count, Index first, Index channels, T* values, Index stride) {
     const Index dv = head_.shape().value_dim;
-    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * (dv + channels)));
+    core::Buffer<T> memory(static_cast<std::size_t>(2 * count * (dv + channels) + channels));
     T* const dout = memory.data();
     T* const v = dout + count * dv;
     T* const other = v + count * dv;
     T* const own = other + count * channels;
+    T* const u = own + count * channels;
     dout_.load(begin, count, 0, dv, dout, dv);
     head_.v.load(begin, count, 0, dv, v, dv);
     (queries_ ? head_.k : head_.q).load(begin, count, first, channels, other, channels);
     (queries_ ? head_.q : head_.k).load(begin, count, first, channels, own, channels);
-    for (Index s = 0; s < count; ++s) {
-      const T weight = static_cast<T>(
-          QUERN_DISPATCH(dot<T>(dout + s * dv, v + s * dv, static_cast<std::size_t>(dv))));
-      for (Index c = 0; c < channels; ++c) {
-        const T part = weight * other[s * channels + c];
-        values[s * stride + c] += head_.bonus(first + c) * part;
-        if (queries_ && dbonus_ != nullptr) dbonus_[first + c] += own[s * channels + c] * part;
-      }
-    }
+    for (Index c = 0; c < channels; ++c) u[c] = head_.bonus(first + c);
+    RecurrenceBonusVjp<T> x;
+    x.steps = count, x.keys = channels, x.lanes = dv;
+    x.dout = dout, x.v = v, x.u = u, x.other = other, x.own = own;
+    x.grad = values, x.grad_stride = stride;
+    if (queries_ && dbonus_ != nullptr) x.du = dbonus_ + first;
+    QUERN_DISPATCH(recurrence_bonus_vjp<T>(x));
   }
 
   const RecurrenceHead<T>& head_;
@@ -135,8 +148,9 @@ class RecurrenceVjp {
         gradients_(gradients),
         options_(options),
         level_(simd::active_level()),
-        dq_(shape, gradients.q),
-        dk_(shape, gradients.k),
+        block_(heads_of_task(shape, gradients)),
+        dq_(shape, gradients.q, block_),
+        dk_(shape, gradients.k, block_),
         dv_(shape, gradients.v),
         dchannel_(shape, gradients.channel_decay) {
     check(gradients);
@@ -157,16 +171,20 @@ class RecurrenceVjp {
     for (HeadGradient<T>* g : {&dq_, &dk_, &dv_, &dchannel_}) {
       if (g->wanted()) shape_.clear_gaps(g->view());
     }
-    const Index groups = key_groups + value_groups;
+    const Index key_tasks = shape_.spans_heads() / block_ * key_groups;
     parallel_for(
-        shape_.spans_heads() * groups,
+        key_tasks + shape_.spans_heads() * value_groups,
         [&](Index task) {
-          const RecurrenceHead<T> head(shape_, in_, options_, task / groups);
-          const Index group = task % groups;
-          if (group < key_groups) {
-            by_keys(head, shape_.lane_group(shape_.key_dim, group), group);
+          if (task < key_tasks) {
+            const Index group = task % key_groups, first = task / key_groups * block_;
+            for (Index i = first; i < first + block_; ++i) {
+              const RecurrenceHead<T> head(shape_, in_, options_, i);
+              by_keys(head, shape_.lane_group(shape_.key_dim, group), group);
+            }
           } else {
-            by_values(head, shape_.lane_group(values_wanted(), group - key_groups));
+            const Index at = task - key_tasks;
+            const RecurrenceHead<T> head(shape_, in_, options_, at / value_groups);
+            by_values(head, shape_.lane_group(values_wanted(), at % value_groups));
           }
         },
         options_.threads);
@@ -196,6 +214,19 @@ class RecurrenceVjp {
     }
     if (!g.bonus.is_null()) expect_shape(f, "gradients.bonus", g.bonus, in_.bonus.extents());
     shape_.check_state("gradients.initial_state", g.initial_state);
+  }
+  /// Heads that one task handles one after the other: neighbours that share keys or queries add
+  /// their gradients up at once, as long as tasks are left for eight threads.
+  static Index heads_of_task(const RecurrenceShape& shape, const RecurrenceGradients<T>& g) {
+    Index share = 0;
+    for (const NdView<T, 4>* x : {&g.q, &g.k}) {
+      if (x->is_null() || x->extent(1) == 0 || x->extent(1) == shape.heads) continue;
+      share = std::gcd(share, shape.heads / x->extent(1));
+    }
+    for (Index block = share; block > 1; --block) {
+      if (share % block == 0 && shape.spans_heads() / block >= 8) return block;
+    }
+    return 1;
   }
   /// Channels of the values whose gradient is wanted.
   [[nodiscard]] Index values_wanted() const { return dv_.view().extent(3); }
@@ -229,7 +260,7 @@ class RecurrenceVjp {
             ? nullptr
             : bonus_.data() + (head.sequence() * shape_.heads + head.head()) * shape_.key_dim;
     if (dq_.wanted() || wanted_scan != nullptr || dbonus != nullptr) {
-      KeySink<T> sink(head, dout, true, dq_.view(), wanted_scan, dbonus);
+      KeySink<T> sink(head, dout, true, dq_, wanted_scan, dbonus);
       RecurrenceSweep<T> sweep = key_sweep(head, lanes);
       sweep.write = &head.v;
       sweep.values = &head.k;
@@ -245,7 +276,7 @@ class RecurrenceVjp {
       if (wanted_scan != nullptr) scan.start(runner, turned(head.state(dfinal_)));
     }
     if (!dk_.wanted() && wanted_scan == nullptr && gradients_.initial_state.is_null()) return;
-    KeySink<T> sink(head, dout, false, dk_.view(), wanted_scan, nullptr);
+    KeySink<T> sink(head, dout, false, dk_, wanted_scan, nullptr);
     RecurrenceSweep<T> sweep = key_sweep(head, lanes);
     sweep.reverse = true;
     sweep.late_decay = true;
@@ -267,7 +298,7 @@ class RecurrenceVjp {
   void by_values(const RecurrenceHead<T>& head, LaneGroup lanes) {
     const ViewSource<T> dout(head.steps(dout_), static_cast<T>(options_.scale));
     ViewSink<T> plain(head.steps(dv_.view()));
-    GradientBonus with_bonus(head, dout, plain);
+    BonusSink<T> with_bonus(head, dout, T{1}, plain);
     RecurrenceSweep<T> sweep = head.base(lanes);
     sweep.rows = shape_.key_dim;
     sweep.late_update = head.old_state();
@@ -282,30 +313,6 @@ class RecurrenceVjp {
     runner.set_state(head.state(dfinal_));
     runner.run();
   }
-
-  /// dv += (sum of q u k) dout.
-  class GradientBonus final : public StepSink<T> {
-   public:
-    GradientBonus(const RecurrenceHead<T>& head, const ViewSource<T>& dout, StepSink<T>& next)
-        : head_(head), dout_(dout), next_(next) {}
-    void store(Index begin, Index count, Index first, Index channels, T* values,
-               Index stride) override {
-      core::Buffer<T> memory(static_cast<std::size_t>(count * (channels + 1)));
-      T* const weights = memory.data() + count * channels;
-      head_.bonus_weights(begin, count, weights);
-      dout_.load(begin, count, first, channels, memory.data(), channels);
-      for (Index s = 0; s < count; ++s) {
-        QUERN_DISPATCH(axpy<T>(weights[s], memory.data() + s * channels,
-                               static_cast<std::size_t>(channels), values + s * stride));
-      }
-      next_.store(begin, count, first, channels, values, stride);
-    }
-
-   private:
-    const RecurrenceHead<T>& head_;
-    const ViewSource<T>& dout_;
-    StepSink<T>& next_;
-  };
 
   [[nodiscard]] double* steps_at(const RecurrenceHead<T>& head, Index group) {
     const SequenceSpan& span = shape_.spans[static_cast<std::size_t>(head.sequence())];
@@ -358,6 +365,7 @@ class RecurrenceVjp {
   const RecurrenceGradients<T>& gradients_;
   const RecurrenceOptions& options_;
   simd::Level level_;
+  Index block_;
   HeadGradient<T> dq_, dk_, dv_, dchannel_;
   core::Buffer<double> steps_;
   core::Buffer<T> bonus_;
