@@ -20,12 +20,12 @@ constexpr std::ptrdiff_t size = bench::conv_image_size;
 
 void conv_minimal_outputs(benchmark::State& state) {
   Image image(state.range(0));
-  const std::ptrdiff_t c = image.channels;
+  const std::ptrdiff_t c = image.channels, tiles = 48;
   const auto values = [](std::ptrdiff_t n) {
     return std::vector<float>(static_cast<std::size_t>(n), 0.1F);
   };
   std::vector<float> weights = values(QUERN_DISPATCH(conv_minimal_weights_size<float>(c, c)));
-  std::vector<float> panels = values(QUERN_DISPATCH(conv_minimal_panels<float>(c)));
+  std::vector<float> panels = values(QUERN_DISPATCH(conv_minimal_panels<float>(tiles, c)));
   std::vector<float> products = panels;
   quern::kernels::ConvMinimalTask<float> task;
   task.conv.source = image.source();
@@ -38,6 +38,7 @@ void conv_minimal_outputs(benchmark::State& state) {
   task.conv.y_row_stride = size * c;
   task.conv.y_pixel_stride = c;
   task.conv.zeros = image.zeros.data();
+  task.tiles = tiles;
   task.source_panels = panels.data();
   task.output_panels = products.data();
   for (auto _ : state) {

@@ -21,12 +21,12 @@ constexpr std::ptrdiff_t size = bench::conv_image_size;
 
 void conv_minimal_weights_gradient(benchmark::State& state) {
   Image image(state.range(0));
-  const std::ptrdiff_t c = image.channels;
+  const std::ptrdiff_t c = image.channels, tiles = 48;
   const auto values = [](std::ptrdiff_t n) {
     return std::vector<float>(static_cast<std::size_t>(n), 0.1F);
   };
   std::vector<float> sums = values(quern::kernels::kMinimalPoints * c * c);
-  std::vector<float> panels = values(QUERN_DISPATCH(conv_minimal_gradient_panels<float>(c)));
+  std::vector<float> panels = values(QUERN_DISPATCH(conv_minimal_panels<float>(tiles, c)));
   std::vector<float> gradients = panels;
   quern::kernels::ConvMinimalGradient<float> task;
   task.conv.source = image.source();
@@ -38,6 +38,7 @@ void conv_minimal_weights_gradient(benchmark::State& state) {
   task.conv.y_pixel_stride = c;
   task.conv.zeros = image.zeros.data();
   task.dy = image.y.data();
+  task.tiles = tiles;
   task.source_panels = panels.data();
   task.gradient_panels = gradients.data();
   task.sums = sums.data();

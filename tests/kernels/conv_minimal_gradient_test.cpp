@@ -19,6 +19,7 @@ namespace {
 template <class T>
 void check_gradient(const ConvMinimalProblem<T>& p) {
   const MinimalShape& s = p.shape;
+  const std::ptrdiff_t tiles = kernels::kMinimalTiles;
   const kernels::ConvLayout layout = QUERN_DISPATCH(conv_layout<T>());
   const std::ptrdiff_t parts = s.step * s.step, depth = parts * s.channels;
   const std::ptrdiff_t width = (s.outputs + layout.lanes - 1) / layout.lanes * layout.lanes;
@@ -27,12 +28,17 @@ void check_gradient(const ConvMinimalProblem<T>& p) {
     return std::vector<T>(static_cast<std::size_t>(n), value);
   };
   const T nan = std::numeric_limits<T>::quiet_NaN();
-  std::vector<T> in = vector_of(QUERN_DISPATCH(conv_minimal_gradient_panels<T>(depth)), nan);
-  std::vector<T> out = vector_of(QUERN_DISPATCH(conv_minimal_gradient_panels<T>(s.outputs)), nan);
+  std::vector<T> in = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(tiles, depth)), nan);
+  std::vector<T> out = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(tiles, s.outputs)), nan);
   std::vector<T> sums = vector_of(kernels::kMinimalPoints * depth * width, T{0});
   std::vector<T> made = vector_of(squares * parts * each, nan);
-  const kernels::ConvMinimalGradient<T> t{p.task(),  p.dy.data(), s.taps,
-                                          in.data(), out.data(),  sums.data()};
+  const kernels::ConvMinimalGradient<T> t{.conv = p.task(),
+                                          .dy = p.dy.data(),
+                                          .taps = s.taps,
+                                          .tiles = tiles,
+                                          .source_panels = in.data(),
+                                          .gradient_panels = out.data(),
+                                          .sums = sums.data()};
   QUERN_DISPATCH(conv_minimal_gradient<T>(t));
   for (std::ptrdiff_t row = 0; row < depth; ++row) {
     const std::ptrdiff_t part = row / s.channels, c = row % s.channels;

@@ -20,6 +20,7 @@ namespace {
 template <class T>
 void check_outputs(const ConvMinimalProblem<T>& p) {
   const MinimalShape& s = p.shape;
+  const std::ptrdiff_t tiles = kernels::kMinimalTiles;
   const std::ptrdiff_t parts = s.step * s.step, depth = parts * s.channels;
   const auto count = static_cast<std::ptrdiff_t>(p.taps.size());
   const auto vector_of = [](std::ptrdiff_t n) {
@@ -28,14 +29,14 @@ void check_outputs(const ConvMinimalProblem<T>& p) {
   std::vector<T> packed =
       vector_of(QUERN_DISPATCH(conv_packed_size<T>(s.outputs, count * s.channels)));
   std::vector<T> points = vector_of(QUERN_DISPATCH(conv_minimal_weights_size<T>(s.outputs, depth)));
-  std::vector<T> in = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(depth)));
-  std::vector<T> out = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(s.outputs)));
+  std::vector<T> in = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(tiles, depth)));
+  std::vector<T> out = vector_of(QUERN_DISPATCH(conv_minimal_panels<T>(tiles, s.outputs)));
   std::vector<T> y(p.dy.size() + 1, T{-7});
   QUERN_DISPATCH(conv_pack_weights<T>(p.w.data(), p.side * p.side, s.channels * p.side * p.side,
                                       p.taps.data(), count, s.channels, s.outputs, packed.data()));
   QUERN_DISPATCH(
       conv_minimal_weights<T>(packed.data(), s.taps, parts, s.channels, s.outputs, points.data()));
-  kernels::ConvMinimalTask<T> t{p.task(), s.taps, in.data(), out.data()};
+  kernels::ConvMinimalTask<T> t{p.task(), s.taps, tiles, in.data(), out.data()};
   t.conv.weights = points.data();
   t.conv.y = y.data();
   QUERN_DISPATCH(conv_minimal<T>(t));

@@ -91,11 +91,6 @@ HWY_INLINE Four<V> taps_at_points(D d, const Four<V>& g) {
           kTaps == 3 ? g.c : g.b};
 }
 
-/// Where point k (0, 1, -1, infinity) is among an axis' points, or none.
-HWY_INLINE bool has_point(int points, int k) {
-  return points == 4 || k == 0 || k == 3 || (points == 3 && k == 1);
-}
-
 /// One tile.
 struct MinimalTile {
   std::ptrdiff_t image, i, j;  ///< first output
@@ -130,9 +125,13 @@ struct MinimalPlaces {
   std::ptrdiff_t count[kMinimalPoints] = {};
   /// Places of the tile's points, and on to the next tile.
   HWY_INLINE void take(const MinimalTile& tile, std::ptrdiff_t* places) {
-    for (int k = 0; k < kMinimalPoints; ++k) {
-      places[k] = count[k];
-      if (has_point(tile.points_h, k / 4) && has_point(tile.points_w, k % 4)) ++count[k];
+    std::ptrdiff_t one[4] = {1, tile.points_w > 2 ? 1 : 0, tile.points_w > 3 ? 1 : 0, 1};
+    for (int a = 0; a < 4; ++a) {
+      const bool row = a == 0 || a == 3 || tile.points_h > 1 + a;
+      for (int b = 0; b < 4; ++b) {
+        places[4 * a + b] = count[4 * a + b];
+        count[4 * a + b] += row ? one[b] : 0;
+      }
     }
   }
 };
@@ -143,11 +142,20 @@ HWY_INLINE void tile_pixels(const ConvTask<T>& task, const MinimalTile& tile, co
                             const T** pixels) {
   const ConvSource<T>& s = task.source;
   const std::ptrdiff_t top = tile.i * s.step_h + first.dh, left = tile.j * s.step_w + first.dw;
-  for (int k = 0; k < kMinimalPoints; ++k) {
-    const std::ptrdiff_t h = top + (k / 4) * s.step_h, w = left + (k % 4) * s.step_w;
-    const bool inside = h >= 0 && h < s.height && w >= 0 && w < s.width && k / 4 < tile.points_h &&
-                        k % 4 < tile.points_w;
-    pixels[k] = inside ? pixel_at(s, tile.image, h, w) : task.zeros;
+  const T* const image = s.data + tile.image * s.image_stride - s.first_row * s.row_stride;
+  bool columns[4];
+  for (int b = 0; b < 4; ++b) {
+    const std::ptrdiff_t w = left + b * s.step_w;
+    columns[b] = w >= 0 && w < s.width && b < tile.points_w;
+  }
+  for (int a = 0; a < 4; ++a) {
+    const std::ptrdiff_t h = top + a * s.step_h;
+    const bool inside = h >= 0 && h < s.height && a < tile.points_h;
+    const std::ptrdiff_t at = h * s.row_stride + left * s.pixel_stride;
+    for (int b = 0; b < 4; ++b) {
+      pixels[4 * a + b] =
+          inside && columns[b] ? image + (at + b * s.step_w * s.pixel_stride) : task.zeros;
+    }
   }
 }
 
@@ -303,8 +311,8 @@ HWY_INLINE void multiply_points(const ConvMinimalTask<T>& task, const MinimalPla
   const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(hn::ScalableTag<T>()));
   const T* weights = task.conv.weights;
   for (int k = 0; k < kMinimalPoints; ++k) {
-    const T* const from = task.source_panels + k * panel_stride<T>(kMinimalTiles, depth);
-    T* to = task.output_panels + k * panel_stride<T>(kMinimalTiles, width);
+    const T* const from = task.source_panels + k * panel_stride<T>(task.tiles, depth);
+    T* to = task.output_panels + k * panel_stride<T>(task.tiles, width);
     const std::ptrdiff_t count = places.count[k];
     for (std::ptrdiff_t left = width / lanes; left > 0;) {
       const std::ptrdiff_t panel = panel_vectors(left);
@@ -356,14 +364,14 @@ HWY_INLINE void minimal_task(const ConvMinimalTask<T>& task) {
   if (conv.row_end <= conv.row_begin || conv.grid_width <= 0 || conv.images <= 0) return;
   const std::ptrdiff_t depth = conv.source.tap_count * conv.source.channels;
   const std::ptrdiff_t width = whole_lanes<T>(conv.outputs);
-  const std::ptrdiff_t in_stride = panel_stride<T>(kMinimalTiles, depth);
-  const std::ptrdiff_t out_stride = panel_stride<T>(kMinimalTiles, width);
+  const std::ptrdiff_t in_stride = panel_stride<T>(task.tiles, depth);
+  const std::ptrdiff_t out_stride = panel_stride<T>(task.tiles, width);
   MinimalTile tile = first_tile<kTaps>(conv);
   for (bool more = true; more;) {
     MinimalTile again = tile;
     MinimalPlaces in, out;
     std::ptrdiff_t places[kMinimalPoints], count = 0;
-    for (; more && count < kMinimalTiles; ++count, more = next_tile<kTaps>(conv, tile)) {
+    for (; more && count < task.tiles; ++count, more = next_tile<kTaps>(conv, tile)) {
       in.take(tile, places);
       transform_parts(conv, tile, places, task.source_panels, in_stride);
     }
@@ -409,10 +417,10 @@ HWY_INLINE void transform_weights(const T* HWY_RESTRICT from, std::ptrdiff_t siz
 
 }  // namespace detail
 
-/// Elements of scratch for the panels of so many channels.
+/// Elements of scratch for the panels of `tiles` tiles of so many channels.
 template <class T>
-std::ptrdiff_t conv_minimal_panels(std::ptrdiff_t channels) {
-  return kMinimalPoints * detail::panel_stride<T>(kMinimalTiles, detail::whole_lanes<T>(channels));
+std::ptrdiff_t conv_minimal_panels(std::ptrdiff_t tiles, std::ptrdiff_t channels) {
+  return kMinimalPoints * detail::panel_stride<T>(tiles, detail::whole_lanes<T>(channels));
 }
 
 /// Elements of conv_minimal_weights.

@@ -104,8 +104,8 @@ HWY_INLINE void add_points(const ConvMinimalGradient<T>& task, const MinimalPlac
   product.singles = depth;
   product.out_stride = width;
   for (int k = 0; k < kMinimalPoints; ++k) {
-    const ConvRun<T> run{task.source_panels + k * panel_stride<T>(kMinimalGradientTiles, depth),
-                         task.gradient_panels + k * panel_stride<T>(kMinimalGradientTiles, width),
+    const ConvRun<T> run{task.source_panels + k * panel_stride<T>(task.tiles, depth),
+                         task.gradient_panels + k * panel_stride<T>(task.tiles, width),
                          places.count[k]};
     T* const out = task.sums + k * depth * width;
     std::ptrdiff_t left = width / lanes;
@@ -129,13 +129,13 @@ HWY_INLINE void minimal_gradient(const ConvMinimalGradient<T>& task) {
   if (conv.row_end <= conv.row_begin || conv.grid_width <= 0 || conv.images <= 0) return;
   const std::ptrdiff_t parts = conv.source.tap_count, channels = conv.source.channels;
   const std::ptrdiff_t depth = parts * channels, width = whole_lanes<T>(conv.outputs);
-  const std::ptrdiff_t in_stride = panel_stride<T>(kMinimalGradientTiles, depth);
-  const std::ptrdiff_t dy_stride = panel_stride<T>(kMinimalGradientTiles, width);
+  const std::ptrdiff_t in_stride = panel_stride<T>(task.tiles, depth);
+  const std::ptrdiff_t dy_stride = panel_stride<T>(task.tiles, width);
   MinimalTile tile = first_tile<kTaps>(conv);
   for (bool more = true; more;) {
     MinimalPlaces in;
     std::ptrdiff_t places[kMinimalPoints], count = 0;
-    for (; more && count < kMinimalGradientTiles; ++count, more = next_tile<kTaps>(conv, tile)) {
+    for (; more && count < task.tiles; ++count, more = next_tile<kTaps>(conv, tile)) {
       in.take(tile, places);
       transform_parts(conv, tile, places, task.source_panels, in_stride);
       T* to[kMinimalPoints];
@@ -177,13 +177,6 @@ HWY_INLINE void taps_of_sums(const T* HWY_RESTRICT sums, std::ptrdiff_t point_st
 }
 
 }  // namespace detail
-
-/// Elements of scratch for the panels of so many channels.
-template <class T>
-std::ptrdiff_t conv_minimal_gradient_panels(std::ptrdiff_t channels) {
-  return kMinimalPoints *
-         detail::panel_stride<T>(kMinimalGradientTiles, detail::whole_lanes<T>(channels));
-}
 
 /// Adds a task's part of the gradient at the points to `sums`.
 template <class T>

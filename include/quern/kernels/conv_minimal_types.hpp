@@ -16,10 +16,9 @@ namespace kernels {
 
 /// Points of a tile: four along each axis.
 inline constexpr std::ptrdiff_t kMinimalPoints = 16;
-/// Tiles that are in scratch at a time: few enough for L2, a multiple of every product's rows.
+/// Tiles of a block, those that are in scratch at a time, are a multiple of this: of every
+/// product's rows.
 inline constexpr std::ptrdiff_t kMinimalTiles = 24;
-/// The same of gradients of weights: each block loads and stores all sums once.
-inline constexpr std::ptrdiff_t kMinimalGradientTiles = 48;
 
 /// A convolution whose taps are `parts` grids of taps x taps, the source's steps apart.
 template <class T>
@@ -27,9 +26,10 @@ struct ConvMinimalTask {
   /// As for conv_wide, but: source.taps is the first tap of each part, source.tap_count the number
   /// of parts, weights are conv_minimal_weights', and `pointers` is not used.
   ConvTask<T> conv;
-  std::ptrdiff_t taps = 3;     ///< 2 or 3
-  T* source_panels = nullptr;  ///< scratch: conv_minimal_panels(parts * channels)
-  T* output_panels = nullptr;  ///< scratch: conv_minimal_panels(outputs)
+  std::ptrdiff_t taps = 3;  ///< 2 or 3
+  std::ptrdiff_t tiles = kMinimalTiles;
+  T* source_panels = nullptr;  ///< scratch: conv_minimal_panels(tiles, parts * channels)
+  T* output_panels = nullptr;  ///< scratch: conv_minimal_panels(tiles, outputs)
 };
 
 /// The gradient of such a convolution's weights.
@@ -38,8 +38,9 @@ struct ConvMinimalGradient {
   ConvTask<T> conv;  ///< strides of y are dy's; y, weights and bias have no part
   const T* dy = nullptr;
   std::ptrdiff_t taps = 3;
-  T* source_panels = nullptr;    ///< scratch: conv_minimal_gradient_panels(parts * channels)
-  T* gradient_panels = nullptr;  ///< scratch: conv_minimal_gradient_panels(outputs)
+  std::ptrdiff_t tiles = kMinimalTiles;
+  T* source_panels = nullptr;    ///< scratch: conv_minimal_panels(tiles, parts * channels)
+  T* gradient_panels = nullptr;  ///< scratch: conv_minimal_panels(tiles, outputs)
   T* sums = nullptr;             ///< [point][part][channel][output], outputs in whole vectors
 };
 

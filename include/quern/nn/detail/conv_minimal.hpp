@@ -7,6 +7,7 @@
 #define QUERN_NN_DETAIL_CONV_MINIMAL_HPP
 
 #include "quern/core/config.hpp"
+#include "quern/kernels/conv_minimal_types.hpp"
 #include "quern/kernels/conv_types.hpp"
 #include "quern/nn/detail/conv_geometry.hpp"
 #include "quern/nn/tensor.hpp"
@@ -66,6 +67,12 @@ struct MinimalTaps {
   const Index products = minimal_points(grid.h, taps) * minimal_points(grid.w, taps);
   const Index direct = grid.h * grid.w * taps * taps;
   return grid.h * grid.w >= 36 && 2 * direct >= 3 * products;
+}
+
+/// Tiles of a block: `most` rows of one channel, as many as leave room for weights in L2.
+[[nodiscard]] inline Index minimal_tiles(Index depth, Index outputs, Index most) {
+  constexpr Index each = kernels::kMinimalTiles;
+  return (std::clamp)(most / (depth + outputs) / each, Index{1}, Index{4}) * each;
 }
 
 }  // namespace detail

@@ -197,9 +197,10 @@ class ConvRunner {
     const Index workers = worker_count(threads_);
     Index plain = 0;  // weights before they are transformed: where workers' memory will be
     if (form_ == ConvForm::minimal) {
-      source_panels_ =
-          QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(parts() * pass_.channels()));
-      output_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(pass_.outputs()));
+      const Index depth = parts() * pass_.channels(), outputs = pass_.outputs();
+      tiles_ = minimal_tiles(depth, outputs, 12288);
+      source_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(tiles_, depth));
+      output_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(tiles_, outputs));
       plain = QUERN_DISPATCH_AT(
           level_, conv_packed_size<T>(pass_.outputs(), most_taps_ * pass_.channels()));
     }
@@ -362,7 +363,7 @@ class ConvRunner {
 
   void run_task(const kernels::ConvTask<T>& task, T* panels) const {
     if (form_ == ConvForm::minimal) {
-      const kernels::ConvMinimalTask<T> minimal{task, minimal_.front().taps, panels,
+      const kernels::ConvMinimalTask<T> minimal{task, minimal_.front().taps, tiles_, panels,
                                                 panels + source_panels_};
       QUERN_DISPATCH_AT(level_, conv_minimal<T>(minimal));
     } else if (form_ == ConvForm::narrow) {
@@ -391,7 +392,7 @@ class ConvRunner {
   Index block_rows_ = 1, blocks_ = 0, images_ = 1;
   bool copies_source_ = false, copies_dest_ = false;
   Index packed_size_ = 0, zeros_size_ = 0, source_size_ = 0, dest_size_ = 0, padded_size_ = 0;
-  Index source_panels_ = 0, output_panels_ = 0;
+  Index tiles_ = 0, source_panels_ = 0, output_panels_ = 0;
   Index worker_size_ = 0;
   T* packed_ = nullptr;
   T* zeros_ = nullptr;

@@ -114,6 +114,13 @@ class ConvWeightsRunner {
     out_taps_ = patch_ ? 1 : static_cast<Index>(taps_.size());
   }
 
+  /// Each chunk's sums at the points are set to zero, and added: tiles enough to be worth that.
+  [[nodiscard]] Index minimal_chunks() const {
+    const Index each = 5 - minimal_.taps;
+    const Index tiles = g_.batch * block_count(g_.y.h, each) * block_count(g_.y.w, each);
+    return (std::max)(Index{1}, tiles / 384);
+  }
+
   /// Rows of y over all images, cut into equal chunks.
   void choose_chunks() {
     const double work = static_cast<double>(g_.batch * g_.y.h * g_.y.w) *
@@ -124,7 +131,8 @@ class ConvWeightsRunner {
     const Index by_memory = (Index{4} << 20) / (std::max)(Index{1}, part_size_);
     const Index rows = g_.batch * g_.y.h;
     chunks_ = (std::clamp)((std::min)(by_work, by_memory), Index{1}, Index{16});
-    if (by_work >= 4) chunks_ = (std::max)(chunks_, Index{4});
+    if (minimal()) chunks_ = (std::min)(chunks_, minimal_chunks());
+    if (by_work >= 4 && !minimal()) chunks_ = (std::max)(chunks_, Index{4});
     chunk_rows_ = (std::max)(Index{1}, (rows + chunks_ - 1) / chunks_);
     if (minimal() && g_.batch >= 2 * chunks_) chunk_rows_ = rounded(chunk_rows_, g_.y.h);
     chunks_ = block_count(rows, chunk_rows_);
@@ -152,8 +160,9 @@ class ConvWeightsRunner {
     y_size_ = rounded(block_rows_ * g_.y.w * y_padded, 16);
     patch_size_ = patch_ ? rounded(block_rows_ * g_.y.w * singles_, 16) : 0;
     if (minimal()) {
-      source_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_gradient_panels<T>(depth()));
-      gradient_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_gradient_panels<T>(g_.y_each()));
+      tiles_ = minimal_tiles(depth(), g_.y_each(), 24576);
+      source_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(tiles_, depth()));
+      gradient_panels_ = QUERN_DISPATCH_AT(level_, conv_minimal_panels<T>(tiles_, g_.y_each()));
       zeros_size_ = rounded(g_.x_each(), 16);
       sums_size_ = g_.groups * static_cast<Index>(taps_.size()) * singles_ * padded_;
     }
@@ -233,6 +242,7 @@ class ConvWeightsRunner {
     task.conv.zeros = zeros_;
     task.dy = dy.data;
     task.taps = minimal_.taps;
+    task.tiles = tiles_;
     task.source_panels = y_scratch + y_size_;
     task.gradient_panels = task.source_panels + source_panels_;
     task.sums = out;
@@ -377,7 +387,8 @@ class ConvWeightsRunner {
   Index singles_ = 0, padded_ = 0, out_taps_ = 0;
   Index part_size_ = 0, chunks_ = 0, chunk_rows_ = 0, block_rows_ = 0;
   Index x_size_ = 0, y_size_ = 0, patch_size_ = 0, worker_size_ = 0;
-  Index source_panels_ = 0, gradient_panels_ = 0, zeros_size_ = 0, sums_size_ = 0, images_ = 1;
+  Index tiles_ = 0, source_panels_ = 0, gradient_panels_ = 0, zeros_size_ = 0, sums_size_ = 0,
+        images_ = 1;
   T* parts_ = nullptr;
   T* zeros_ = nullptr;
   T* sums_ = nullptr;  ///< of the taps: parts_, but for minimal filtering
