@@ -142,19 +142,19 @@ HWY_INLINE void tile_pixels(const ConvTask<T>& task, const MinimalTile& tile, co
                             const T** pixels) {
   const ConvSource<T>& s = task.source;
   const std::ptrdiff_t top = tile.i * s.step_h + first.dh, left = tile.j * s.step_w + first.dw;
-  const T* const image = s.data + tile.image * s.image_stride - s.first_row * s.row_stride;
+  const T* const image = s.data + tile.image * s.image_stride;
+  const std::ptrdiff_t step = s.step_w * s.pixel_stride, down = s.step_h * s.row_stride;
   bool columns[4];
-  for (int b = 0; b < 4; ++b) {
-    const std::ptrdiff_t w = left + b * s.step_w;
+  std::ptrdiff_t w = left, h = top;
+  for (int b = 0; b < 4; ++b, w += s.step_w) {
     columns[b] = w >= 0 && w < s.width && b < tile.points_w;
   }
-  for (int a = 0; a < 4; ++a) {
-    const std::ptrdiff_t h = top + a * s.step_h;
+  std::ptrdiff_t row = (top - s.first_row) * s.row_stride + left * s.pixel_stride;
+  for (int a = 0; a < 4; ++a, h += s.step_h, row += down) {
     const bool inside = h >= 0 && h < s.height && a < tile.points_h;
-    const std::ptrdiff_t at = h * s.row_stride + left * s.pixel_stride;
-    for (int b = 0; b < 4; ++b) {
-      pixels[4 * a + b] =
-          inside && columns[b] ? image + (at + b * s.step_w * s.pixel_stride) : task.zeros;
+    std::ptrdiff_t at = row;
+    for (int b = 0; b < 4; ++b, at += step) {
+      pixels[4 * a + b] = inside && columns[b] ? image + at : task.zeros;
     }
   }
 }
@@ -182,11 +182,11 @@ HWY_INLINE Four<hn::Vec<D>> load_four(D d, const T* const* from, std::ptrdiff_t 
           load_lanes<kWhole>(d, from[3 * step] + c, n)};
 }
 
-/// Transforms one vector of 4 x 4, columns first: from[k] + at to to[k] + at for the points there.
+/// Transforms one vector of 4 x 4, columns first: from[k] + c to to[k] + at for the points there.
 /// Whole vectors are written, whatever n is.
 template <bool kWhole, class D, class T>
 HWY_INLINE void transform_pixels(D d, const MinimalTile& tile, const T* const* from,
-                                 std::ptrdiff_t c, std::size_t n, T* const* to) {
+                                 std::ptrdiff_t c, std::size_t n, T* const* to, std::ptrdiff_t at) {
   using V = hn::Vec<D>;
   const int ph = tile.points_h, pw = tile.points_w;
   const Four<V> c0 = pixels_at_points(ph, load_four<kWhole>(d, from, 4, c, n));
@@ -195,10 +195,10 @@ HWY_INLINE void transform_pixels(D d, const MinimalTile& tile, const T* const* f
   const Four<V> c3 = pixels_at_points(ph, load_four<kWhole>(d, from + 3, 4, c, n));
   const auto row = [&](const V& a, const V& b, const V& e, const V& f, T* const* out) {
     const Four<V> r = pixels_at_points(pw, Four<V>{a, b, e, f});
-    hn::StoreU(r.a, d, out[0] + c);
-    if (pw > 2) hn::StoreU(r.b, d, out[1] + c);
-    if (pw > 3) hn::StoreU(r.c, d, out[2] + c);
-    hn::StoreU(r.d, d, out[3] + c);
+    hn::StoreU(r.a, d, out[0] + at);
+    if (pw > 2) hn::StoreU(r.b, d, out[1] + at);
+    if (pw > 3) hn::StoreU(r.c, d, out[2] + at);
+    hn::StoreU(r.d, d, out[3] + at);
   };
   row(c0.a, c1.a, c2.a, c3.a, to);
   if (ph > 2) row(c0.b, c1.b, c2.b, c3.b, to + 4);
@@ -206,21 +206,23 @@ HWY_INLINE void transform_pixels(D d, const MinimalTile& tile, const T* const* f
   row(c0.d, c1.d, c2.d, c3.d, to + 12);
 }
 
-/// One part of a tile.
+/// One part of a tile, to to[k] + at.
 template <class T>
 HWY_NOINLINE void transform_part(const MinimalTile& tile, const T* const* from,
-                                 std::ptrdiff_t channels, T* const* to) {
+                                 std::ptrdiff_t channels, T* const* to, std::ptrdiff_t at) {
   const hn::ScalableTag<T> d;
   const std::ptrdiff_t lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
   std::ptrdiff_t c = 0;
   if (tile.points_h == 4 && tile.points_w == 4) {
     const MinimalTile whole{0, 0, 0, 4, 4};
-    for (; c + lanes <= channels; c += lanes) transform_pixels<true>(d, whole, from, c, 0, to);
+    for (; c + lanes <= channels; c += lanes)
+      transform_pixels<true>(d, whole, from, c, 0, to, at + c);
   } else {
-    for (; c + lanes <= channels; c += lanes) transform_pixels<true>(d, tile, from, c, 0, to);
+    for (; c + lanes <= channels; c += lanes)
+      transform_pixels<true>(d, tile, from, c, 0, to, at + c);
   }
   if (c < channels) {
-    transform_pixels<false>(d, tile, from, c, static_cast<std::size_t>(channels - c), to);
+    transform_pixels<false>(d, tile, from, c, static_cast<std::size_t>(channels - c), to, at + c);
   }
 }
 
@@ -347,14 +349,14 @@ template <class T>
 HWY_INLINE void transform_parts(const ConvTask<T>& task, const MinimalTile& tile,
                                 const std::ptrdiff_t* places, T* panels, std::ptrdiff_t stride) {
   const std::ptrdiff_t parts = task.source.tap_count, channels = task.source.channels;
+  T* to[kMinimalPoints];
+  for (int k = 0; k < kMinimalPoints; ++k, panels += stride) {
+    to[k] = panels + places[k] * parts * channels;
+  }
   for (std::ptrdiff_t p = 0; p < parts; ++p) {
     const T* pixels[kMinimalPoints];
-    T* to[kMinimalPoints];
     tile_pixels(task, tile, task.source.taps[p], pixels);
-    for (int k = 0; k < kMinimalPoints; ++k) {
-      to[k] = panels + k * stride + (places[k] * parts + p) * channels;
-    }
-    transform_part(tile, pixels, channels, to);
+    transform_part(tile, pixels, channels, to, p * channels);
   }
 }
 

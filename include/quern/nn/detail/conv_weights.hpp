@@ -43,6 +43,10 @@ class ConvWeightsRunner {
     depthwise_ = g.groups > 1 && g.x_each() == 1 && g.y_each() == 1;
     if (depthwise_) g_.groups = 1;
     choose_form();
+    tap_of_.assign(static_cast<std::size_t>(g.taps()), Index{-1});
+    for (std::size_t t = 0; t < taps_.size(); ++t) {
+      tap_of_[static_cast<std::size_t>(taps_[t].weight)] = static_cast<Index>(t);
+    }
     choose_chunks();
     lay_out(scratch);
   }
@@ -349,23 +353,26 @@ class ConvWeightsRunner {
     T* const to = dw.data() + group * cy * cx * taps;
     const Index cols = swapped_ ? cx : cy, step = swapped_ ? taps : cx * taps;
     T* const first = to + (swapped_ ? i * cx : i) * taps;
-    // Sums of the taps are a power of two apart: copied first, a few at a time, they do not meet in
-    // the same lines of L1.
+    // A weight's taps become a line of their own before they are added: one by one, lines a power
+    // of two apart waited for each other.
     constexpr Index some = 16, wide = 64;
-    T copied[some * wide];
-    const auto count = static_cast<Index>(taps_.size());
-    for (Index t0 = 0; t0 < count; t0 += some) {
-      const Index ts = (std::min)(some, count - t0);
+    T copied[some * wide], lines[wide * some];
+    for (Index w0 = 0; w0 < taps; w0 += some) {
+      const Index ws = (std::min)(some, taps - w0);
       for (Index j0 = 0; j0 < cols; j0 += wide) {
         const Index js = (std::min)(wide, cols - j0);
-        for (Index t = 0; t < ts; ++t) {
-          std::copy_n(from + (t0 + t) * tap_step + j0, js, copied + t * wide);
-        }
-        for (Index j = 0; j < js; ++j) {
-          T* const at = first + (j0 + j) * step;
-          for (Index t = 0; t < ts; ++t) {
-            at[taps_[static_cast<std::size_t>(t0 + t)].weight] += copied[t * wide + j];
+        for (Index w = 0; w < ws; ++w) {
+          const Index t = tap_of_[static_cast<std::size_t>(w0 + w)];
+          if (t < 0) {
+            std::fill_n(copied + w * wide, js, T{});
+          } else {
+            std::copy_n(from + t * tap_step + j0, js, copied + w * wide);
           }
+        }
+        QUERN_DISPATCH_AT(level_, transpose<T>(copied, wide, ws, js, lines, some));
+        for (Index j = 0; j < js; ++j) {
+          QUERN_DISPATCH_AT(level_, axpy<T>(T{1}, lines + j * some, static_cast<std::size_t>(ws),
+                                            first + (j0 + j) * step + w0));
         }
       }
     }
@@ -379,6 +386,7 @@ class ConvWeightsRunner {
   ConvGeometry g_;
   ImageBatch<const T> x_, dy_;
   std::vector<kernels::ConvTap> taps_;
+  std::vector<Index> tap_of_;  ///< which of taps_ a weight's place is; -1: none, it is masked
   simd::Level level_;
   int threads_;
   kernels::ConvLayout layout_;
