@@ -9,6 +9,7 @@
 #include "peers/protocol.hpp"
 
 #include "quern/core/nd_array.hpp"
+#include "quern/kernels/decayed_recurrence.hpp"
 #include "quern/ssm/causal_conv.hpp"
 #include "quern/ssm/retention.hpp"
 #include "quern/ssm/rwkv6.hpp"
@@ -40,6 +41,7 @@ class SsmRecurrences {
     if (name == "retention") job = retention(gradient);
     if (name == "rwkv6") job = rwkv6(gradient);
     if (name == "rwkv7") job = rwkv7(gradient);
+    if (name == "gla") job = gla(gradient);
     if (name == "conv") job = conv(gradient);
     if (!job) return false;
     reply = {{"seconds", seconds_per_call(command.inner(), job)}};
@@ -237,6 +239,27 @@ class SsmRecurrences {
     return [=] {
       quern::ssm::rwkv7<float>(in, y, {}, options);
       quern::ssm::rwkv7_vjp<float>(in, dy, {}, g, options);
+    };
+  }
+  /// Gated linear attention: the decayed recurrence with a decay a key channel.
+  std::function<void()> gla(bool gradient) {
+    quern::kernels::RecurrenceViews<float> in;
+    in.q = view<4>("r"), in.k = view<4>("k"), in.v = view<4>("v");
+    in.channel_decay = view<4>("logw");
+    quern::kernels::RecurrenceOptions options;
+    options.threads = threads();
+    const auto shape = in.v.extents();
+    const auto y = room<4>(0, shape);
+    if (!gradient) {
+      return [=] { quern::kernels::decayed_recurrence<float>(in, y, {}, options); };
+    }
+    quern::kernels::RecurrenceGradients<float> g;
+    g.q = room<4>(1, shape), g.k = room<4>(2, shape), g.v = room<4>(3, shape);
+    g.channel_decay = room<4>(4, shape);
+    const auto dy = ones<4>(shape);
+    return [=] {
+      quern::kernels::decayed_recurrence<float>(in, y, {}, options);
+      quern::kernels::decayed_recurrence_vjp<float>(in, dy, {}, g, options);
     };
   }
   std::function<void()> conv(bool gradient) {

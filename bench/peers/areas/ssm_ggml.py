@@ -40,7 +40,8 @@ class Ggml(PythonPeer):
         super().__init__()
         self.library = ctypes.CDLL(library_path(), mode=ctypes.RTLD_GLOBAL)
         pointers = ("ggml_init", "ggml_new_tensor", "ggml_get_data", "ggml_new_graph",
-                    "ggml_ssm_scan", "ggml_ssm_conv", "ggml_silu", "ggml_rwkv_wkv6", "ggml_rwkv_wkv7")
+                    "ggml_ssm_scan", "ggml_ssm_conv", "ggml_silu", "ggml_rwkv_wkv6", "ggml_rwkv_wkv7",
+                    "ggml_gated_linear_attn")
         for name in pointers:
             getattr(self.library, name).restype = ctypes.c_void_p
         self.library.ggml_init.argtypes = [InitParams]
@@ -102,7 +103,7 @@ class Ggml(PythonPeer):
     def tokens_first(self, name):
         return numpy.ascontiguousarray(self.arrays[name][0].transpose(1, 0, 2))
 
-    def rwkv(self, operator, names):
+    def rwkv(self, operator, names, *more):
         heads, length, dim = self.arrays["r"].shape[1:]
         decay = self.tensor(numpy.exp(self.tokens_first("logw")))
         known = {"decay": decay, "bonus": None}
@@ -110,13 +111,16 @@ class Ggml(PythonPeer):
             known["bonus"] = self.tensor(self.arrays["bonus"])
         parts = [known.get(n) or self.tensor(self.tokens_first(n)) for n in names]
         state = self.tensor(numpy.zeros((1, heads * dim * dim), numpy.float32))
-        return self.call(operator, *parts, state), (length, heads, dim)
+        return self.call(operator, *parts, state, *more), (length, heads, dim)
 
     def rwkv6(self):
         return self.rwkv("ggml_rwkv_wkv6", ("k", "v", "r", "bonus", "decay"))
 
     def rwkv7(self):
         return self.rwkv("ggml_rwkv_wkv7", ("r", "decay", "k", "v", "a", "b"))
+
+    def gla(self):
+        return self.rwkv("ggml_gated_linear_attn", ("k", "v", "r", "decay"), ctypes.c_float(1))
 
     def conv(self):
         x, w = self.arrays["x"][0], self.arrays["w"]
@@ -155,4 +159,4 @@ class Ggml(PythonPeer):
         values = values.reshape(shape).copy()
         if name == "selective":  # ggml's scan has no skip
             values += self.arrays["u"][0] * self.arrays["skip"]
-        return (values.transpose(1, 0, 2) if name.startswith("rwkv") else values).ravel()
+        return (values.transpose(1, 0, 2) if name in ("rwkv6", "rwkv7", "gla") else values).ravel()

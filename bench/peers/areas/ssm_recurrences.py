@@ -5,8 +5,8 @@ torch has no operator for any of them on a CPU, so its sides are the reference f
 there, written with torch's own products: the selective scan with decays and inputs of all steps
 made first (selective_scan_ref) and, "torch-loop", as a loop that makes them as it goes; Mamba-2 and
 retention by chunks of 64 and 128 with products inside and a loop over chunks' states
-(ssd_minimal_discrete; torchscale's chunkwise form), the convolution as a grouped conv1d, RWKV-6 and
-RWKV-7 as a loop over time; mambapy is its parallel scan. "-gradient" is forward and backward on
+(ssd_minimal_discrete; torchscale's chunkwise form), the convolution as a grouped conv1d, RWKV-6,
+RWKV-7 and gated linear attention ("gla") as a loop over time; mambapy is its parallel scan. "-gradient" is forward and backward on
 both sides, "decode" one step from a state. ggml, which has these operators too but comes as no
 package, is a side where `--ggml` names a built library (ssm_ggml.py).
 
@@ -113,6 +113,16 @@ class Recurrences(PythonPeer):
             kv = k[:, :, t, :, None] * v[:, :, t, None, :]
             out.append((r[:, :, t, None, :] @ (s + u * kv)).squeeze(2))
             s = torch.exp(logw[:, :, t, :, None]) * s + kv
+        return torch.stack(out, 2)
+
+    def gla(self):
+        torch = self.torch
+        r, k, v, logw = (self.tensor(n) for n in ("r", "k", "v", "logw"))
+        s = torch.zeros(r.shape[0], r.shape[1], r.shape[3], v.shape[3])
+        out = []
+        for t in range(r.shape[2]):
+            s = torch.exp(logw[:, :, t, :, None]) * s + k[:, :, t, :, None] * v[:, :, t, None, :]
+            out.append((r[:, :, t, None, :] @ s).squeeze(2))
         return torch.stack(out, 2)
 
     def rwkv7(self):
@@ -269,6 +279,8 @@ def rwkv_files(folder, run, length, heads, p):
     shape = (1, heads, length, p)
     files.add("r", shape).add("k", shape).add("v", shape)
     files.add("logw", shape, lambda x: -0.1 * numpy.exp(x))
+    if run == "gla":
+        return files
     if run == "rwkv6":
         return files.add("bonus", (heads, p))
     return files.add("a", shape, lambda x: x / 20).add("b", shape, lambda x: x / 20)
@@ -309,6 +321,8 @@ def rwkv_exact(files):
             if "bonus" in files:
                 seen = s + load(folder, files["bonus"])[:, None, :] * new
                 s = decayed + new
+            elif "a" not in files:
+                s = seen = decayed + new
             else:
                 a, b = (load(folder, files[n])[0, :, t] for n in ("a", "b"))
                 s = seen = decayed + new + (s @ a[..., None]) * b[:, None, :]
@@ -369,7 +383,7 @@ def recurrence_cases(folder, quick):
     yield from rows("retention", files, length * heads, torch,
                     against(retention_exact(files.files)), metric="ns/(step, head)")
     length, heads, p = (128, 2, 64) if quick else (1024, 32, 64)
-    for run in ("rwkv6", "rwkv7"):
+    for run in ("rwkv6", "rwkv7", "gla"):
         files = rwkv_files(folder, run, length, heads, p)
         yield from rows(run, files, length * heads * p, with_ggml(torch),
                         against(rwkv_exact(files.files)))
