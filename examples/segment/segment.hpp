@@ -48,9 +48,9 @@ std::unique_ptr<nn::Layer<float>> make_unet(const std::string& kind, Index width
 std::unique_ptr<nn::Layer<float>> make_fcn(const std::string& kind, Index width);
 
 struct TrainingOptions {
-  Index epochs = 4;
+  Index epochs = 12;
   Index batch = 16;
-  double lr = 3e-3;
+  double lr = 6e-3;
   std::uint64_t seed = 1;
 };
 
