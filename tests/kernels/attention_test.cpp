@@ -5,6 +5,8 @@
 /// scores and its gradient, masks, rows of scores.
 
 #include "quern/core/random.hpp"
+#include "quern/kernels/attention_types.hpp"
+#include "quern/kernels/feature_map_types.hpp"
 #include "quern/kernels/kernels.hpp"
 
 #include <gtest/gtest.h>
@@ -165,6 +167,67 @@ TYPED_TEST(AttentionKernels, RowsOfScores) {
       }
     }
   }
+}
+
+TYPED_TEST(AttentionKernels, ExponentialsOfRows) {
+  using T = TypeParam;
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    for (const std::size_t cols :
+         {std::size_t{1}, std::size_t{7}, std::size_t{16}, std::size_t{45}}) {
+      const std::size_t rows = 3, apart = cols + 2;
+      const auto u = numbers<T>(rows * apart, 8), shifts = numbers<T>(rows, 9);
+      for (const bool own : {false, true}) {
+        std::vector<T> phi(rows * apart, T{-9}), largest(rows);
+        kernels::ExpRows<T> in;
+        in.rows = rows, in.cols = cols, in.u = u.data(), in.phi = phi.data();
+        in.u_stride = in.phi_stride = static_cast<std::ptrdiff_t>(apart);
+        in.shifts = shifts.data(), in.own = own, in.largest = largest.data();
+        in.factor = T(0.25), in.offset = T(0.5);
+        QUERN_DISPATCH(exp_rows<T>(in));
+        for (std::size_t r = 0; r < rows; ++r) {
+          const T* const from = u.data() + r * apart;
+          const T most = *std::max_element(from, from + cols);
+          ASSERT_EQ(largest[r], own ? most : T{0});
+          for (std::size_t c = 0; c < apart; ++c) {
+            const double shift = static_cast<double>(shifts[r] + (own ? most : T{0}));
+            const double exact = 0.25 * std::exp(static_cast<double>(from[c]) - shift) + 0.5;
+            ASSERT_NEAR(phi[r * apart + c], c < cols ? exact : -9.0,
+                        8 * std::numeric_limits<T>::epsilon() * exact);
+          }
+        }
+      }
+    }
+  }
+}
+
+/// What is asked for on the way changes no bit, and the ways through it cover it.
+TYPED_TEST(AttentionKernels, MemoryAheadOfTime) {
+  using T = TypeParam;
+  const auto a = numbers<T>(21 * 9, 1), b = numbers<T>(9 * 80, 2);
+  std::vector<T> c(21 * 80), again = c;
+  kernels::TileProduct<T> p;
+  p.rows = 21, p.cols = 80, p.depth = 9;
+  p.a = a.data(), p.a_row_stride = 9, p.a_depth_stride = 1;
+  p.b = b.data(), p.b_stride = p.c_stride = 80, p.c = c.data();
+  QUERN_DISPATCH(tile_product<T>(p));
+  const kernels::Ahead parts{a.data(), static_cast<std::ptrdiff_t>(a.size() * sizeof(T))};
+  p.ahead[0] = parts, p.c = again.data();
+  QUERN_DISPATCH(tile_product<T>(p));
+  EXPECT_EQ(c, again);
+  const kernels::Ahead both[2] = {parts, {}};
+  const char* end = static_cast<const char*>(parts.begin);
+  for (std::ptrdiff_t n = 0; n < 7; ++n) {
+    const kernels::AheadWalk walk(both, n, 7, 5, b.data());
+    if (n >= 4) {
+      EXPECT_EQ(walk.at, reinterpret_cast<const char*>(b.data()));
+      EXPECT_EQ(walk.step, 0);
+      continue;
+    }
+    EXPECT_LE(walk.at, end);
+    end = walk.at + 5 * walk.step;
+  }
+  EXPECT_GE(end, static_cast<const char*>(parts.begin) + parts.bytes);
 }
 
 }  // namespace

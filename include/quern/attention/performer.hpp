@@ -17,7 +17,10 @@
 #include "quern/core/error.hpp"
 #include "quern/core/nd_array.hpp"
 #include "quern/core/nd_view.hpp"
+#include "quern/core/parallel.hpp"
 #include "quern/core/random.hpp"
+#include "quern/kernels/attention_types.hpp"
+#include "quern/kernels/feature_map_types.hpp"
 #include "quern/kernels/gemm.hpp"
 #include "quern/kernels/kernels.hpp"
 
@@ -115,11 +118,15 @@ class PerformerFeatures final : public FeatureMap<T> {
     if (options.eps > 0 && scaled()) {
       throw ValueError(error_text(function, "eps", "0 with the exact stabiliser", options.eps));
     }
+    turn();
   }
 
   [[nodiscard]] const NdArray<T, 2>& projection() const noexcept { return w_; }
   /// Other directions: redrawing between steps of training.
-  void set_projection(NdArray<T, 2> projection) { w_ = std::move(projection); }
+  void set_projection(NdArray<T, 2> projection) {
+    w_ = std::move(projection);
+    turn();
+  }
 
   [[nodiscard]] Index features(Index dim) const override { return w_.empty() ? dim : w_.extent(0); }
   [[nodiscard]] bool scaled() const override {
@@ -128,21 +135,13 @@ class PerformerFeatures final : public FeatureMap<T> {
   }
 
   void apply(MatrixView<const T> x, MatrixView<T> phi, T* scales) const override {
-    const T factor = input_scale(x.cols());
-    products(x, factor, phi);
-    const auto m = static_cast<std::size_t>(phi.cols());
-    const T eps = static_cast<T>(options_.eps);
-    for (Index r = 0; r < x.rows(); ++r) {
-      T* const row = phi.row_data(r);
-      if (options_.kernel == PerformerKernel::elu1) {
-        QUERN_DISPATCH(transform(kernels::Elu1{}, row, m, row));
-      } else if (options_.kernel == PerformerKernel::relu) {
-        QUERN_DISPATCH(transform(kernels::Relu{}, row, m, row));
-      } else {
-        exp_row(x.row_data(r), x.cols(), factor, row, m, scales == nullptr ? nullptr : scales + r);
-        continue;
-      }
-      for (std::size_t f = 0; f < m && eps != T{0}; ++f) row[f] += eps;
+    check_dim(x.cols());
+    constexpr Index most = 64;  // products of so many rows stay in the cache until they are used
+    core::Buffer<T> memory(static_cast<std::size_t>((std::min)(most, x.rows()) * width_));
+    for (Index r = 0; r < x.rows(); r += most) {
+      const Index count = (std::min)(most, x.rows() - r);
+      map_rows(x.slice(0, r, count), phi.slice(0, r, count), memory.data(),
+               scales == nullptr ? nullptr : scales + r);
     }
   }
 
@@ -199,45 +198,100 @@ class PerformerFeatures final : public FeatureMap<T> {
   [[nodiscard]] static T feature_scale(Index m) {
     return m > 0 ? static_cast<T>(1 / std::sqrt(static_cast<double>(m))) : T{1};
   }
-  /// u = factor x W^T.
-  void products(MatrixView<const T> x, T factor, MatrixView<T> u) const {
-    if (w_.empty()) {
-      for (Index r = 0; r < x.rows(); ++r) {
-        QUERN_DISPATCH(
-            scale<T>(factor, x.row_data(r), static_cast<std::size_t>(x.cols()), u.row_data(r)));
-      }
-      return;
-    }
-    if (w_.extent(1) != x.cols()) {
-      throw ShapeError(error_text(function, "x",
-                                  std::to_string(w_.extent(1)) + " columns, as the "
-                                                                 "projection has",
-                                  x.cols()));
-    }
-    kernels::gemm<T>(x, w_.view().transposed(), u, {.alpha = factor, .threads = 1});
+  void check_dim(Index dim) const {
+    if (w_.empty() || w_.extent(1) == dim) return;
+    throw ShapeError(error_text(
+        function, "x", std::to_string(w_.extent(1)) + " columns, as the projection has", dim));
   }
-  void exp_row(const T* x, Index dim, T factor, T* u, std::size_t m, T* scale_out) const {
-    const double length = QUERN_DISPATCH(squared_norm<T>(x, static_cast<std::size_t>(dim)));
-    const T half =
-        static_cast<T>(0.5 * length * static_cast<double>(factor) * static_cast<double>(factor));
-    T out = half;  // to be subtracted from u
-    if (options_.stabiliser == PerformerStabiliser::exact) {
-      out = QUERN_DISPATCH(max_value<T>(u, m));
-      *scale_out = out - half;
-    } else if (options_.stabiliser == PerformerStabiliser::constants) {
-      const T most = options_.constant < std::numeric_limits<T>::infinity()
-                         ? options_.constant
-                         : QUERN_DISPATCH(max_value<T>(u, m));
-      out = half + most;
+  /// Keeps the scaled directions as columns, side by side: what products with rows read.
+  void turn() {
+    constexpr Index multiple = 16;  // of every level's lanes
+    const Index dim = w_.empty() ? 0 : w_.extent(1), m = w_.empty() ? 0 : w_.extent(0);
+    width_ = block_count(m, multiple) * multiple;
+    turned_ = core::Buffer<T>(static_cast<std::size_t>(dim * width_), core::Fill::zero);
+    const T factor = input_scale(dim);
+    for (Index f = 0; f < m; ++f) {
+      for (Index c = 0; c < dim; ++c) {
+        turned_[static_cast<std::size_t>(c * width_ + f)] = factor * w_(f, c);
+      }
     }
-    QUERN_DISPATCH(transform(kernels::ExpMinus<T>{out}, u, m, u));
+  }
+  /// u (rows, width_) = factor x W^T.
+  void products(MatrixView<const T> x, T* u) const {
+    kernels::TileProduct<T> p;
+    p.rows = x.rows(), p.depth = x.cols(), p.cols = width_;
+    p.a = x.data(), p.a_row_stride = x.row_stride(), p.a_depth_stride = 1;
+    p.b = turned_.data(), p.b_stride = width_;
+    p.c = u, p.c_stride = width_;
+    QUERN_DISPATCH(tile_product<T>(p));
+  }
+  /// The same into a matrix of any strides.
+  void products(MatrixView<const T> x, T factor, MatrixView<T> u) const {
+    for (Index r = 0; r < x.rows() && w_.empty(); ++r) {
+      QUERN_DISPATCH(
+          scale<T>(factor, x.row_data(r), static_cast<std::size_t>(x.cols()), u.row_data(r)));
+    }
+    if (w_.empty()) return;
+    core::Buffer<T> row(static_cast<std::size_t>(width_));
+    for (Index r = 0; r < x.rows(); ++r) {
+      products(x.slice(0, r, 1), row.data());
+      std::copy_n(row.data(), u.cols(), u.row_data(r));
+    }
+  }
+  /// Features of few rows; `u`: memory for their products.
+  void map_rows(MatrixView<const T> x, MatrixView<T> phi, T* u, T* scales) const {
+    const T factor = input_scale(x.cols());
+    const auto m = static_cast<std::size_t>(phi.cols());
+    Index stride = width_;
+    if (w_.empty()) {
+      products(x, factor, phi);
+      u = phi.data(), stride = phi.row_stride();
+    } else {
+      products(x, u);
+    }
+    if (options_.kernel == PerformerKernel::exp) return exp_of(x, factor, u, stride, phi, scales);
     const T eps = static_cast<T>(options_.eps);
-    const T by = feature_scale(static_cast<Index>(m));
-    QUERN_DISPATCH(transform(kernels::Affine<T>{by, by * eps}, u, m, u));
+    for (Index r = 0; r < x.rows(); ++r) {
+      T* const row = phi.row_data(r);
+      if (options_.kernel == PerformerKernel::elu1) {
+        QUERN_DISPATCH(transform(kernels::Elu1{}, u + r * stride, m, row));
+      } else {
+        QUERN_DISPATCH(transform(kernels::Relu{}, u + r * stride, m, row));
+      }
+      for (std::size_t f = 0; f < m && eps != T{0}; ++f) row[f] += eps;
+    }
+  }
+  void exp_of(MatrixView<const T> x, T factor, const T* u, Index stride, MatrixView<T> phi,
+              T* scales) const {
+    constexpr Index most = 64;
+    T halves[most], largest[most];
+    const double square = 0.5 * static_cast<double>(factor) * static_cast<double>(factor);
+    for (Index r = 0; r < x.rows(); ++r) {
+      halves[r] = static_cast<T>(square * QUERN_DISPATCH(squared_norm<T>(
+                                              x.row_data(r), static_cast<std::size_t>(x.cols()))));
+    }
+    kernels::ExpRows<T> rows;
+    rows.rows = static_cast<std::size_t>(x.rows()),
+    rows.cols = static_cast<std::size_t>(phi.cols());
+    rows.u = u, rows.u_stride = stride;
+    rows.phi = phi.data(), rows.phi_stride = phi.row_stride();
+    rows.factor = feature_scale(phi.cols());
+    rows.offset = rows.factor * static_cast<T>(options_.eps);
+    const bool exact = options_.stabiliser == PerformerStabiliser::exact;
+    const bool given = options_.constant < std::numeric_limits<T>::infinity();
+    const bool constants = options_.stabiliser == PerformerStabiliser::constants;
+    rows.shifts = exact ? nullptr : halves;
+    rows.own = exact || (constants && !given);
+    rows.largest = exact ? largest : nullptr;
+    for (Index r = 0; r < x.rows() && constants && given; ++r) halves[r] += options_.constant;
+    QUERN_DISPATCH(exp_rows<T>(rows));
+    for (Index r = 0; r < x.rows() && exact; ++r) scales[r] = largest[r] - halves[r];
   }
 
   NdArray<T, 2> w_;
   PerformerOptions<T> options_;
+  core::Buffer<T> turned_;  ///< (dim, width_)
+  Index width_ = 0;
 };
 
 /// The largest product of a direction with any of the rows: the constant that published code takes

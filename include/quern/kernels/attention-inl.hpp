@@ -79,7 +79,8 @@ HWY_INLINE void product_sums(D d, T* HWY_RESTRICT c, std::ptrdiff_t stride, bool
 
 /// kRows rows by kVectors vectors.
 template <int kRows, int kVectors, class T>
-HWY_NOINLINE void product_block(const TileProduct<T>& p, std::ptrdiff_t row, std::ptrdiff_t col) {
+HWY_NOINLINE void product_block(const TileProduct<T>& p, std::ptrdiff_t row, std::ptrdiff_t col,
+                                AheadWalk ahead) {
   const hn::ScalableTag<T> d;
   using V = hn::VFromD<hn::ScalableTag<T>>;
   constexpr int kLanes = static_cast<int>(hn::MaxLanes(hn::ScalableTag<T>()));
@@ -90,6 +91,8 @@ HWY_NOINLINE void product_block(const TileProduct<T>& p, std::ptrdiff_t row, std
   const T* HWY_RESTRICT b = p.b + col;
   const std::ptrdiff_t a_row_stride = p.a_row_stride;
   for (std::ptrdiff_t i = p.depth; i > 0; --i, a += p.a_depth_stride, b += p.b_stride) {
+    __builtin_prefetch(ahead.at, 0, 2);
+    ahead.at += ahead.step;
     V x[kVectors];
     x[0] = hn::LoadU(d, b);
     if constexpr (kVectors > 1) x[1] = hn::LoadU(d, b + kLanes);
@@ -100,30 +103,35 @@ HWY_NOINLINE void product_block(const TileProduct<T>& p, std::ptrdiff_t row, std
 }
 
 template <int kVectors, class T>
-HWY_INLINE void product_columns(const TileProduct<T>& p, std::ptrdiff_t col) {
+HWY_INLINE void product_columns(const TileProduct<T>& p, std::ptrdiff_t col, std::ptrdiff_t* part,
+                                std::ptrdiff_t parts) {
   std::ptrdiff_t row = 0;
+  const auto ahead = [&] { return AheadWalk(p.ahead, (*part)++, parts, p.depth, p.b); };
   for (; row + kProductRows <= p.rows; row += kProductRows) {
-    product_block<kProductRows, kVectors>(p, row, col);
+    product_block<kProductRows, kVectors>(p, row, col, ahead());
   }
-  for (; row < p.rows; ++row) product_block<1, kVectors>(p, row, col);
+  for (; row < p.rows; ++row) product_block<1, kVectors>(p, row, col, ahead());
 }
 
 /// See TileProduct.
 template <class T>
 void tile_product(const TileProduct<T>& p) {
   constexpr std::ptrdiff_t kLanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(hn::ScalableTag<T>()));
-  std::ptrdiff_t col = 0;
+  // Groups of columns, as below, times groups of rows.
+  const std::ptrdiff_t parts = (p.cols / kLanes + kProductVectors - 1) / kProductVectors *
+                               (p.rows / kProductRows + p.rows % kProductRows);
+  std::ptrdiff_t col = 0, part = 0;
   while (col < p.cols) {
     const std::ptrdiff_t left = (p.cols - col) / kLanes;
     // Four vectors are two and two, not three and one.
     if (left == 1) {
-      product_columns<1>(p, col);
+      product_columns<1>(p, col, &part, parts);
       col += kLanes;
     } else if (left == 2 || left == 4) {
-      product_columns<2>(p, col);
+      product_columns<2>(p, col, &part, parts);
       col += 2 * kLanes;
     } else {
-      product_columns<3>(p, col);
+      product_columns<3>(p, col, &part, parts);
       col += 3 * kLanes;
     }
   }

@@ -10,6 +10,7 @@
 #define QUERN_KERNELS_ATTENTION_TYPES_HPP
 
 #include "quern/core/config.hpp"
+#include "quern/kernels/decayed_recurrence_types.hpp"
 
 #include <cstddef>
 
@@ -36,6 +37,7 @@ struct TileProduct {
   T* c = nullptr;
   std::ptrdiff_t c_stride = 0;
   bool add = false;
+  Ahead ahead[2];
 };
 
 /// Scores of some keys, in units of log 2, for `cols` queries. Query lane i sees key r where

@@ -13,6 +13,36 @@
 QUERN_NAMESPACE_BEGIN
 namespace kernels {
 
+/// Memory that will be read soon. Kernels ask for it little by little while they compute: asked for
+/// at once it would fill the few buffers that misses wait in.
+struct Ahead {
+  const void* begin = nullptr;
+  std::ptrdiff_t bytes = 0;
+};
+
+/// A way through part of such memory.
+struct AheadWalk {
+  const char* at;
+  std::ptrdiff_t step;
+
+  /// Part `n` of `parts` of two or three memories, one after the other, in `steps` steps. Where
+  /// there is none it stays at `otherwise`.
+  template <std::size_t kCount>
+  AheadWalk(const Ahead (&memories)[kCount], std::ptrdiff_t n, std::ptrdiff_t parts,
+            std::ptrdiff_t steps, const void* otherwise)
+      : at(static_cast<const char*>(otherwise)), step(0) {
+    constexpr std::ptrdiff_t count = static_cast<std::ptrdiff_t>(kCount);
+    const std::ptrdiff_t which = n * count / parts;
+    const Ahead& memory = memories[which];
+    if (memory.bytes <= 0 || steps <= 0) return;
+    const std::ptrdiff_t first = (which * parts + count - 1) / count;
+    const std::ptrdiff_t last = ((which + 1) * parts + count - 1) / count;
+    const std::ptrdiff_t share = (memory.bytes + last - first - 1) / (last - first);
+    at = static_cast<const char*>(memory.begin) + (n - first) * share;
+    step = (share + steps - 1) / steps;
+  }
+};
+
 /// How a state fades from one step to the next, as the kernel sees it.
 enum class TileDecay {
   none,  ///< it does not

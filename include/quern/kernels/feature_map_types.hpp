@@ -8,6 +8,8 @@
 
 #include "quern/core/config.hpp"
 
+#include <cstddef>
+
 QUERN_NAMESPACE_BEGIN
 namespace kernels {
 
@@ -15,6 +17,21 @@ namespace kernels {
 struct Elu1 {};
 /// max(x, 0)^2.
 struct ReluSquare {};
+
+/// Rows phi = factor e^(u - shift) + offset, where a row's shift is what is given and, with `own`,
+/// its largest u besides. phi may be u.
+template <class T>
+struct ExpRows {
+  std::size_t rows = 0, cols = 0;
+  const T* u = nullptr;
+  std::ptrdiff_t u_stride = 0;
+  const T* shifts = nullptr;  ///< one a row; null: zeros
+  bool own = false;
+  T* largest = nullptr;  ///< takes each row's largest u, where `own`; null: left out
+  T factor{1}, offset{0};
+  T* phi = nullptr;
+  std::ptrdiff_t phi_stride = 0;
+};
 
 }  // namespace kernels
 QUERN_NAMESPACE_END
