@@ -662,6 +662,24 @@ TEST(LinearAttentionErrors, HeadsLengthsAndSequencesThatDoNotFit) {
   EXPECT_THROW(forward(y.inputs(&map), two, options), ShapeError) << "two rows";
 }
 
+/// Outputs of 4 MiB are written past the caches where they lie in whole vectors.
+TEST(LinearAttentionSequences, LargeOutputsAreTheSame) {
+  constexpr Index n = 1 << 15;
+  const Arrays<float> x = random_arrays<float>(1, 1, n, n, 16, 16);
+  const NamedFeature<float> map(Feature::elu1);
+  const LinearInputs<float> in = x.inputs(&map);
+  NdArray<float, 4> out({2, 1, n, 16}), apart({2, 1, n, 17});
+  for (const bool causal : {false, true}) {
+    LinearOptions options;
+    options.visible.causal = causal;
+    attention::linear_attention<float>(in, out.view(), nullptr, {}, options);
+    attention::linear_attention<float>(in, apart.view().slice(3, 0, 16), nullptr, {}, options);
+    for (Index i = 0; i < 2 * n; ++i) {
+      for (Index c = 0; c < 16; ++c) ASSERT_EQ(out(i / n, 0, i % n, c), apart(i / n, 0, i % n, c));
+    }
+  }
+}
+
 TYPED_TEST(LinearAttention, NothingThereAndNotANumber) {
   using T = TypeParam;
   const NamedFeature<T> map(Feature::elu1);

@@ -4,11 +4,13 @@
 /// Array kernels at every length around the vector width, unaligned, empty, in place, and without
 /// touching what lies beside the arrays.
 
+#include "quern/core/buffer.hpp"
 #include "quern/kernels/functors.hpp"
 #include "quern/kernels/kernels.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -113,6 +115,27 @@ TYPED_TEST(Elementwise, AxpyAndScale) {
       }
       this->expect_guards(y, n, offset);
       this->expect_guards(z, n, offset);
+    }
+  }
+}
+
+TYPED_TEST(Elementwise, RowsPastTheCachesAreTheSame) {
+  using T = TypeParam;
+  constexpr std::size_t rows = 3, cols = 128 / sizeof(T), apart = cols + 64 / sizeof(T);
+  std::vector<T> x(rows * cols), factors{T(0.5), T(-3), T(0)}, want(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<T>(0.37 * double(i) - 4);
+  for (const simd::Level level : simd::attainable_levels()) {
+    const simd::ScopedLevel force(level);
+    SCOPED_TRACE(simd::name(level));
+    core::Buffer<T> y(rows * apart);
+    std::fill(y.begin(), y.end(), this->guard);
+    const std::ptrdiff_t step = cols;
+    QUERN_DISPATCH(scale_rows<T>(rows, cols, factors.data(), x.data(), step, want.data(), step));
+    QUERN_DISPATCH(stream_scaled_rows<T>(rows, cols, factors.data(), x.data(), step, y.data(),
+                                         static_cast<std::ptrdiff_t>(apart)));
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const std::size_t c = i % apart;
+      ASSERT_EQ(y[i], c < cols ? want[i / apart * cols + c] : this->guard);
     }
   }
 }

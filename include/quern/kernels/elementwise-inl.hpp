@@ -23,6 +23,7 @@
 #include "quern/kernels/math-inl.hpp"
 #include "quern/kernels/partial-inl.hpp"
 
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 
 #include <cstddef>
@@ -100,6 +101,22 @@ void scale_rows(std::size_t rows, std::size_t cols, const T* factors, const T* x
   for (std::size_t r = 0; r < rows; ++r, x += x_stride, y += y_stride) {
     transform(kernels::Scale<T>{factors[r]}, x, cols, y);
   }
+}
+
+/// The same past the caches, for results larger than those: y, its stride and cols are whole
+/// vectors.
+template <class T>
+void stream_scaled_rows(std::size_t rows, std::size_t cols, const T* factors, const T* x,
+                        std::ptrdiff_t x_stride, T* y, std::ptrdiff_t y_stride) {
+  const hn::ScalableTag<T> d;
+  const std::size_t lanes = hn::Lanes(d);
+  for (std::size_t r = 0; r < rows; ++r, x += x_stride, y += y_stride) {
+    const auto factor = hn::Set(d, factors[r]);
+    for (std::size_t c = 0; c < cols; c += lanes) {
+      hn::Stream(hn::Mul(hn::LoadU(d, x + c), factor), d, y + c);
+    }
+  }
+  hwy::FlushStream();
 }
 
 }  // namespace HWY_NAMESPACE

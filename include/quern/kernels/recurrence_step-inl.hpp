@@ -5,7 +5,7 @@
 /// its like decode, and the normaliser of linear attention over a tile of steps.
 ///
 /// A step reads and writes the state once: that traffic is its bound, so nothing is packed, and
-/// vectors of columns go through all rows. Where nothing fades it has the bits of a tile.
+/// strips of columns go through all rows. Where nothing fades it has the bits of a tile.
 ///
 /// A normaliser is a column of the state whose value is always 1. Here vectors lie along its rows
 /// instead of one number filling a vector. Its sum runs over the rows of each place in a block of
@@ -79,11 +79,17 @@ HWY_INLINE void step_ends(D d, const T* HWY_RESTRICT values, T* HWY_RESTRICT to,
   if constexpr (kIndex + 1 < kCount) step_ends<kIndex + 1, kCount, kStore>(d, values, to, x, out);
 }
 
+/// Vectors of a strip of columns: of 32 bytes each, four of them. Strips of 128 bytes come from the
+/// second-level cache faster than wider ones do (measured, Zen 4: 5.5 microseconds a step of 8
+/// heads of 128 x 128 floats, 6.6 with four vectors of 64 bytes, 5.8 with two).
+template <class T>
+using StripTag = hn::CappedTag<T, 32 / sizeof(T)>;
+
 /// kCount vectors of columns through all rows.
 template <int kCount, StepFades kFades, class T>
 HWY_INLINE void step_columns(const RecurrenceStep<T>& step, std::ptrdiff_t col) {
-  const hn::ScalableTag<T> d;
-  using V = hn::VFromD<hn::ScalableTag<T>>;
+  const StripTag<T> d;
+  using V = hn::VFromD<StripTag<T>>;
   V values[kCount], out[kCount];
   step_ends<0, kCount, false>(d, step.values + col, step.out + col, values, out);
   const T* HWY_RESTRICT write = step.write;
@@ -153,13 +159,16 @@ HWY_INLINE void step_normaliser(const RecurrenceStep<T>& step) {
     const auto keep = hn::Set(d, fade.keep), change = hn::Set(d, fade.change);
     const auto one = hn::Set(d, T{1});
     whole = step.rows / kStateRows * kStateRows;
-    for (std::ptrdiff_t row = 0; row < whole; row += kLanes) {
-      T* const at = step.normaliser + row;
-      T* const sum = partial + row % kStateRows;
-      const auto s =
-          faded_sum<kFades>(hn::LoadU(d, at), keep, change, hn::LoadU(d, step.write + row), one);
-      hn::StoreU(hn::MulAdd(hn::LoadU(d, step.read + row), s, hn::LoadU(d, sum)), d, sum);
-      hn::StoreU(s, d, at);
+    for (std::ptrdiff_t part = 0; part < kStateRows; part += kLanes) {
+      auto sum = hn::Zero(d);
+      for (std::ptrdiff_t row = part; row < whole; row += kStateRows) {
+        T* const at = step.normaliser + row;
+        const auto s =
+            faded_sum<kFades>(hn::LoadU(d, at), keep, change, hn::LoadU(d, step.write + row), one);
+        sum = hn::MulAdd(hn::LoadU(d, step.read + row), s, sum);
+        hn::StoreU(s, d, at);
+      }
+      hn::StoreU(sum, d, partial + part);
     }
   }
   const hn::CappedTag<T, 1> d;
@@ -178,7 +187,7 @@ HWY_INLINE void step_normaliser(const RecurrenceStep<T>& step) {
 
 template <StepFades kFades, class T>
 HWY_INLINE void step_state(const RecurrenceStep<T>& step) {
-  constexpr std::ptrdiff_t kLanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(hn::ScalableTag<T>()));
+  constexpr std::ptrdiff_t kLanes = static_cast<std::ptrdiff_t>(hn::MaxLanes(StripTag<T>()));
   if (step.normaliser != nullptr) step_normaliser<kFades>(step);
   std::ptrdiff_t col = 0;
   for (; col + 4 * kLanes <= step.lanes; col += 4 * kLanes) step_columns<4, kFades>(step, col);
@@ -208,6 +217,7 @@ void recurrence_normaliser(const RecurrenceNormaliser<T>& tile) {
       T* HWY_RESTRICT sums = tile.partial + part;
       auto s = hn::LoadU(d, state);
       for (std::ptrdiff_t t = tile.steps; t > 0; --t) {
+        if (tile.fades != nullptr) s = hn::Mul(s, hn::Set(d, tile.fades[tile.steps - t]));
         s = hn::Add(s, hn::LoadU(d, write));
         const auto before = b == 0 ? hn::Zero(d) : hn::LoadU(d, sums);
         hn::StoreU(hn::MulAdd(hn::LoadU(d, read), s, before), d, sums);

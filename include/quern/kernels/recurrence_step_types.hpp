@@ -38,17 +38,18 @@ struct RecurrenceStep {
   T* total = nullptr;       ///< one number, where there is a normaliser
 };
 
-/// The normaliser of a tile of steps that do not fade, arrays as in RecurrenceTile: at each step
-/// state += write, total = state . read.
+/// The normaliser of a tile of steps, arrays as in RecurrenceTile: at each step
+/// state = fade * state + write, total = state . read.
 template <class T>
 struct RecurrenceNormaliser {
   std::ptrdiff_t steps = 0, row_blocks = 0;
   const T* write = nullptr;  ///< [step][row]
   const T* read = nullptr;   ///< [step][row]
   std::ptrdiff_t write_stride = 0, read_stride = 0;
-  T* state = nullptr;    ///< [row block * rows]
-  T* totals = nullptr;   ///< [step]
-  T* partial = nullptr;  ///< memory, [step][row of a block]
+  const T* fades = nullptr;  ///< [step]; null: nothing fades
+  T* state = nullptr;        ///< [row block * rows]
+  T* totals = nullptr;       ///< [step]
+  T* partial = nullptr;      ///< memory, [step][row of a block]
 };
 
 }  // namespace kernels

@@ -47,7 +47,8 @@ struct RecurrenceSweep {
   /// Decays are folded into what is written and read over a tile: faster and more exact, but a
   /// step's rounding then depends on its tile. false: every bit is the same for any tile.
   bool fold = true;
-  bool normaliser = false;  ///< a column of ones beside the values; forwards, without any decay
+  /// A column of ones beside the values; forwards, without decay or with one a step, not folded.
+  bool normaliser = false;
 };
 
 /// Runs one sweep; holds its state, as rows() x stride() elements.
@@ -342,6 +343,7 @@ class SweepRunner {
     sums.steps = steps, sums.row_blocks = row_blocks_;
     sums.write = write_at_.data, sums.read = read_at_.data;
     sums.write_stride = write_at_.stride, sums.read_stride = read_at_.stride;
+    if (sweep_.decay == TileDecay::step && !still_ && !folded_) sums.fades = decay_;
     sums.state = normaliser(), sums.totals = totals();
     sums.partial = totals() + round_up(tile_, 16);
     QUERN_DISPATCH_AT(level_, recurrence_normaliser<T>(sums));

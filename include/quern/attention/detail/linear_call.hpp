@@ -145,6 +145,8 @@ class LinearCall {
     head.eps = options_.eps;
     head.scale = options_.scale;
     head.offset = causal() ? shape.offset : 0;
+    head.streams = shape.batch * shape.heads * shape.length * shape.value_dim >=
+                   stream_bytes / static_cast<Index>(sizeof(T));
     return head;
   }
 
@@ -242,6 +244,8 @@ class LinearCall {
 
  private:
   static constexpr Index group_lanes = 16;
+  /// From how large an output on it is written past the caches.
+  static constexpr Index stream_bytes = Index{1} << 22;
 
   static MatrixView<const T> step_rows(const NdView<const T, 3>& g, const SequenceSpan& span,
                                        Index head) {
@@ -297,7 +301,7 @@ class LinearCall {
     if (!causal()) {
       const kernels::TileLayout layout = QUERN_DISPATCH_AT(level, tile_layout<T>());
       const KeySums<T> key_sums(level, layout, first);
-      Padded<T> dsums(layout, key_sums.sums.rows, key_sums.sums.cols);
+      FeatureSums<T> dsums(layout, first);
       each_query_head([&](const LinearHead<T>& head, const EndsOfHead<T>&, MatrixView<const T> y,
                           MatrixView<const T> dy, MatrixView<T> dq) {
         linear_full_vjp(level, head, key_sums, y, dy, sums.data(), dsums, dq);

@@ -72,9 +72,8 @@ template <class T>
 void linear_causal(simd::Level level, const LinearHead<T>& head, Index first, Index count,
                    Index chunk, const HeadState<T>& state, MatrixView<T> out, T* normalisers) {
   const Index m = head.features();
-  // Without any decay the sweep has a way of its own for the normaliser.
-  const bool fades = head.decays() || head.key_map.scaled();
-  const bool column = head.normalise && fades;
+  // Unless channels decay the sweep has a way of its own for the normaliser.
+  const bool column = head.normalise && !head.channel_decay.is_null();
   const Index unseen = (std::clamp)(-head.offset, Index{0}, head.q.rows());
   for (Index i = 0; i < unseen; ++i) {
     for (Index c = 0; c < count; ++c) out(i, first + c) = T{0};
@@ -84,7 +83,7 @@ void linear_causal(simd::Level level, const LinearHead<T>& head, Index first, In
   sweep.length = head.steps();
   sweep.rows = m;
   sweep.lanes = count + (column ? 1 : 0);
-  sweep.normaliser = head.normalise && !fades;
+  sweep.normaliser = head.normalise && !column;
   sweep.tile = chunk;
   sweep.fold = false;  // a key that comes later changes no bit, however large
   core::Buffer<T> query_scales;

@@ -19,10 +19,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 
 QUERN_NAMESPACE_BEGIN
 namespace attention::detail {
+
+/// Rows [begin, begin + count) of a view, where they and their elements lie side by side.
+template <class T>
+kernels::Ahead memory_of_rows(const MatrixView<const T>& x, Index begin, Index count) {
+  const Index first = (std::clamp)(begin, Index{0}, x.rows());
+  const Index size = ((std::clamp)(begin + count, first, x.rows()) - first) * x.cols();
+  if (size == 0 || !x.is_contiguous()) return {};
+  return {x.row_data(first), static_cast<std::ptrdiff_t>(sizeof(T)) * size};
+}
 
 /// Rows of a view by their step, zeros outside of it.
 template <class T>
@@ -51,6 +61,10 @@ class TimelineRows final : public kernels::StepSource<T> {
     const bool inside = row >= 0 && row + count <= x_.rows() && first + channels <= x_.cols();
     stride = x_.row_stride();
     return inside && x_.last_stride_is_one() ? x_.row_data(row) + first : nullptr;
+  }
+  /// What memory these steps are made of, if it is in one piece.
+  [[nodiscard]] kernels::Ahead memory(Index begin, Index count) const {
+    return memory_of_rows(x_, begin - shift_, count);
   }
 
  private:
@@ -94,10 +108,15 @@ class FeatureRows final : public kernels::StepSource<T> {
     }
   }
 
+  /// What memory these steps are made of, if it is in one piece.
+  [[nodiscard]] kernels::Ahead memory(Index begin, Index count) const {
+    return memory_of_rows(x_, begin - shift_, count);
+  }
+
   /// Features of rows [low, high).
   void rows(Index low, Index high, T* out, Index stride) const {
     const Index count = high - low, dim = x_.cols();
-    MatrixView<const T> x = x_.slice(0, low, count);
+    MatrixView<const T> x = low == 0 && high == x_.rows() ? x_ : x_.slice(0, low, count);
     core::Buffer<T> packed;
     if (!x.last_stride_is_one()) {
       packed = core::Buffer<T>(static_cast<std::size_t>(count * dim));
@@ -147,6 +166,7 @@ struct LinearHead {
   double eps = 0;
   double scale = 1;
   Index offset = 0;
+  bool streams = false;  ///< the call's output is larger than caches
 
   [[nodiscard]] Index features() const { return key_map.features(k.cols()); }
   /// Steps until both keys and queries are over.
@@ -223,7 +243,13 @@ class LinearSink final : public kernels::StepSink<T> {
         values_(values),
         key_levels_(key_levels),
         query_scales_(query_scales),
-        normalisers_(normalisers) {}
+        normalisers_(normalisers) {
+    const auto whole = [](Index bytes) { return bytes % 64 == 0; };
+    const Index size = static_cast<Index>(sizeof(T));
+    streams_ = head.streams && out.last_stride_is_one() && whole(values * size) &&
+               whole(out.row_stride() * size) &&
+               whole(static_cast<Index>(reinterpret_cast<std::uintptr_t>(out.data()) % 64));
+  }
 
   /// Normalisers of a tile's steps; null: they are in the channel after the values.
   const T* totals = nullptr;
@@ -240,6 +266,12 @@ class LinearSink final : public kernels::StepSink<T> {
       }
       T* const to = out_.row_data(i);
       T* const from = values + s * stride;
+      if (streams_) {
+        QUERN_DISPATCH(stream_scaled_rows<T>(static_cast<std::size_t>(some),
+                                             static_cast<std::size_t>(values_), factors, from,
+                                             stride, to, out_.row_stride()));
+        continue;
+      }
       if (out_.last_stride_is_one()) {
         QUERN_DISPATCH(scale_rows<T>(static_cast<std::size_t>(some),
                                      static_cast<std::size_t>(values_), factors, from, stride, to,
@@ -272,6 +304,7 @@ class LinearSink final : public kernels::StepSink<T> {
   Index values_;
   const T *key_levels_, *query_scales_;
   T* normalisers_;
+  bool streams_ = false;
 };
 
 /// dx of rows x, from features and their gradients by step, rows `stride` apart (0: without gaps).

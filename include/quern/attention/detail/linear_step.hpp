@@ -103,7 +103,9 @@ class LinearStep {
   template <class U>
   static MatrixView<U> of_step(const NdView<U, 4>& x, const SequenceSpan& span, Index first,
                                Index count) {
-    return x.subview(span.batch).subview(span.begin, 1).slice(0, first, count);
+    U* const at =
+        x.data() + span.batch * x.stride(0) + first * x.stride(1) + span.begin * x.stride(2);
+    return {at, {count, x.extent(3)}, {x.stride(1), x.stride(3)}};
   }
   static const T* row_of_step(const MatrixView<const T>& x, Index row, T* room) {
     if (x.last_stride_is_one()) return x.data() + row * x.row_stride();
@@ -118,7 +120,7 @@ class LinearStep {
     const Index m = features_, share = shape_.share(), first_key = first / share;
     const Index key_count = (first + count - 1) / share + 1 - first_key;
     const bool scaled = key_map_.scaled(), scaled_query = query_map_.scaled();
-    StepScratch<T> scratch(count, m, shape_.value_dim, in_.channel_decay.is_null() ? 1 : m);
+    StepScratch<T> scratch(count, m, shape_.value_dim, fade_count());
     const MatrixView<const T> v = of_step(in_.v, keys, first_key, key_count);
     const MatrixView<T> to = of_step(out, queries, first, count);
     FeatureRows<T>(of_step(in_.q, queries, first, count), query_map_, 0, options_.normalise,
@@ -182,7 +184,13 @@ class LinearStep {
                : static_cast<T>(options_.eps);
   }
 
-  /// Factors by which a key head's state fades in a step; false: it does not.
+  /// How many factors a state fades by in a step.
+  [[nodiscard]] Index fade_count() const {
+    if (!in_.channel_decay.is_null()) return features_;
+    const bool fades = !in_.head_decay.is_null() || !in_.step_decay.is_null() || key_map_.scaled();
+    return fades ? 1 : 0;
+  }
+  /// Those of a key head; false: it does not fade.
   bool fill_fades(const SequenceSpan& keys, Index kh, T fade,
                   std::vector<kernels::StepFade<T>>& fades) const {
     const NdView<const T, 4>& channels = in_.channel_decay;
@@ -193,11 +201,10 @@ class LinearStep {
       }
       return true;
     }
-    const bool constant = !in_.head_decay.is_null(), stepwise = !in_.step_decay.is_null();
-    if (!constant && !stepwise && !key_map_.scaled()) return false;
+    if (fades.empty()) return false;
     T own{0};
-    if (constant) own = in_.head_decay(kh);
-    if (stepwise) own = in_.step_decay(keys.batch, kh, keys.begin);
+    if (!in_.head_decay.is_null()) own = in_.head_decay(kh);
+    if (!in_.step_decay.is_null()) own = in_.step_decay(keys.batch, kh, keys.begin);
     fades[0] = step_fade(own + fade);
     return true;
   }
