@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// \file
-/// Resampling of planes to double, channels first and last, and back; interleaving of rows. Rates
-/// count the bytes of source and result once.
+/// Resampling of planes to double, channels first and last, and back. Rates count the
+/// bytes of source and result once.
 
-#include "quern/kernels/kernels.hpp"
 #include "quern/nn/resample.hpp"
 #include "report.hpp"
 
@@ -38,17 +37,6 @@ void resample(benchmark::State& state, Interpolation mode, bool channels_last, b
   bench::report_bytes(state, static_cast<double>(small.size() + large.size()) * sizeof(T));
 }
 
-void interleave(benchmark::State& state) {
-  const auto size = static_cast<std::size_t>(state.range(0));
-  std::vector<float> a(size), b(size), out(2 * size);
-  const float* const sources[] = {a.data(), b.data()};
-  for (auto _ : state) {
-    QUERN_DISPATCH(interleave_rows<float>(sources, 2, size, out.data(), false));
-    benchmark::ClobberMemory();
-  }
-  bench::report_bytes(state, static_cast<double>(4 * size) * sizeof(float));
-}
-
 void resample_float(benchmark::State& state, Interpolation mode, bool last, bool backward) {
   resample<float>(state, mode, last, backward);
 }
@@ -64,4 +52,3 @@ BENCHMARK_CAPTURE(resample_float, linear_last, Interpolation::linear, true, fals
 BENCHMARK_CAPTURE(resample_float, linear_back, Interpolation::linear, false, true)->Arg(128);
 BENCHMARK_CAPTURE(resample_float, cubic, Interpolation::cubic, false, false)->Arg(32)->Arg(128);
 BENCHMARK_CAPTURE(resample_double, linear, Interpolation::linear, false, false)->Arg(128);
-BENCHMARK(interleave)->Arg(256)->Arg(4096);

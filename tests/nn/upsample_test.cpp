@@ -314,6 +314,40 @@ TEST(NnUpsample, LargeResultsWrittenAroundTheCaches) {
   EXPECT_NEAR(sum, expected, 1e-9);
 }
 
+/// Results that are written around the caches have the bits of those that are not.
+template <class T>
+void expect_same_bits_when_large(Interpolation mode, Index factor) {
+  const Index h = 96, w = 128, channels = factor == 2 ? 64 : 32;
+  const auto x = random_tensor<T>({1, channels, h, w}, 5);
+  Tensor<T> large({1, channels, factor * h, factor * w}), part({1, 1, factor * h, factor * w});
+  const nn::ResampleOptions options{.mode = mode};
+  nn::resample<T>(x.view(), large.view(), options);
+  for (Index c = 0; c < channels; ++c) {
+    const nn::TensorView<const T> one(x.data() + c * h * w, {1, 1, h, w});
+    nn::resample<T>(one, part.view(), options);
+    ASSERT_TRUE(std::equal(part.span().begin(), part.span().end(), large.data() + c * part.size()))
+        << c;
+  }
+}
+
+TEST(NnUpsample, WholeRowsWrittenAroundTheCaches) {
+  for (const Interpolation mode :
+       {Interpolation::nearest, Interpolation::linear, Interpolation::cubic}) {
+    for (const Index factor : {2, 3}) {
+      SCOPED_TRACE(::testing::Message() << static_cast<int>(mode) << " by " << factor);
+      expect_same_bits_when_large<float>(mode, factor);
+      expect_same_bits_when_large<double>(mode, factor);
+    }
+  }
+  const auto x = random_tensor<float>({1, 100, 110, 32}, 6);
+  Tensor<float> y({1, 300, 330, 32});
+  nn::resample<float>(x.view(), y.view(), {.channels_last = true});
+  for (Index i = 0; i < y.size(); ++i) {
+    const Index pixel = i / 32;
+    ASSERT_EQ(y[i], x[(pixel / 330 / 3 * 110 + pixel % 330 / 3) * 32 + i % 32]) << i;
+  }
+}
+
 TEST(NnUpsample, NamedLayersAndTheBilinearTransposedKernel) {
   const auto x = random_tensor<double>({1, 2, 3, 4}, 2);
   const auto nearest = nn::UpsamplingNearest2d<double>({.scale = {2}});

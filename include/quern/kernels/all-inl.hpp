@@ -30,6 +30,7 @@
 #include "quern/kernels/gated_unit-inl.hpp"
 #include "quern/kernels/gemm-inl.hpp"
 #include "quern/kernels/hippo-inl.hpp"
+#include "quern/kernels/interleave-inl.hpp"
 #include "quern/kernels/lanes-inl.hpp"
 #include "quern/kernels/linear_rows-inl.hpp"
 #include "quern/kernels/loss-inl.hpp"

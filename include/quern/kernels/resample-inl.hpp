@@ -148,21 +148,39 @@ HWY_INLINE hn::Vec<D> permuted_sum(D d, const ResampleTable<T>& table, const T* 
   return sum;
 }
 
-template <int kReach, class T>
-HWY_NOINLINE void permute_row(const ResampleTable<T>& table, const T* in, T* out) {
+/// put(vector, o, how many of its lanes count) for each vector of a row resampled along itself.
+template <int kReach, class T, class Put>
+HWY_INLINE void for_permuted(const ResampleTable<T>& table, const T* in, const Put& put) {
   const hn::ScalableTag<T> d;
   const auto lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
   const std::ptrdiff_t reach = (table.taps - 1) * table.tap_stride + kReach * lanes;
   for (std::ptrdiff_t o = 0; o < table.out; o += lanes) {
     const bool inside = table.base[o / lanes] + reach <= table.in;
-    const auto sum = inside ? permuted_sum<kReach, true>(d, table, in, table.in, o)
-                            : permuted_sum<kReach, false>(d, table, in, table.in, o);
-    if (o + lanes <= table.out) {
-      hn::StoreU(sum, d, out + o);
-    } else {
-      store_partial(sum, d, out + o, static_cast<std::size_t>(table.out - o));
-    }
+    const std::ptrdiff_t left = table.out - o;
+    put(inside ? permuted_sum<kReach, true>(d, table, in, table.in, o)
+               : permuted_sum<kReach, false>(d, table, in, table.in, o),
+        o, left < lanes ? left : lanes);
   }
+}
+
+/// The first n lanes to memory; all of them around the caches if so wished (to is aligned then).
+template <bool kStreams, class D, class V, class T>
+HWY_INLINE void put_lanes(D d, V v, T* to, std::ptrdiff_t n) {
+  if (n < static_cast<std::ptrdiff_t>(hn::Lanes(d))) {
+    store_partial(v, d, to, static_cast<std::size_t>(n));
+  } else if (kStreams) {
+    hn::Stream(v, d, to);
+  } else {
+    hn::StoreU(v, d, to);
+  }
+}
+
+template <int kReach, class T>
+HWY_NOINLINE void permute_row(const ResampleTable<T>& table, const T* in, T* out) {
+  const hn::ScalableTag<T> d;
+  for_permuted<kReach>(table, in, [&](auto sum, std::ptrdiff_t o, std::ptrdiff_t n) {
+    put_lanes<false>(d, sum, out + o, n);
+  });
 }
 
 /// A row along itself, number by number.
@@ -264,6 +282,135 @@ HWY_INLINE void resample_shorter(const ResampleTable<T>& across, const ResampleT
 
 }  // namespace detail
 
+namespace detail {
+
+/// A row along itself into the cache, and at once around it: stores wait less where there is
+/// something to compute between them. `out` is aligned for whole vectors.
+template <int kReach, class T>
+HWY_NOINLINE void permute_row_twice(const ResampleTable<T>& table, const T* in, T* cached, T* out) {
+  const hn::ScalableTag<T> d;
+  for_permuted<kReach>(table, in, [&](auto sum, std::ptrdiff_t o, std::ptrdiff_t n) {
+    put_lanes<false>(d, sum, cached + o, n);
+    put_lanes<true>(d, sum, out + o, n);
+  });
+}
+
+inline constexpr int most_rows_at_once = 4;
+
+/// A row along itself into the cache, and at once as the last of kTaps rows in the weighted sums of
+/// `count` rows of the result, which are written around the cache.
+template <int kReach, int kTaps, class T>
+HWY_NOINLINE void permute_row_and_weigh(const ResampleTable<T>& table, const T* in, T* cached,
+                                        const T* const* before, const T (*weights)[kTaps],
+                                        int count, T* const* outs) {
+  const hn::ScalableTag<T> d;
+  for_permuted<kReach>(table, in, [&](auto last, std::ptrdiff_t o, std::ptrdiff_t n) {
+    put_lanes<false>(d, last, cached + o, n);
+    for (int r = 0; r < count; ++r) {
+      const T* const w = weights[r];
+      auto sum = hn::Mul(hn::Set(d, w[0]), hn::LoadU(d, before[0] + o));
+      for (int t = 1; t + 1 < kTaps; ++t) {
+        sum = hn::MulAdd(hn::Set(d, w[t]), hn::LoadU(d, before[t] + o), sum);
+      }
+      put_lanes<true>(d, hn::MulAdd(hn::Set(d, w[kTaps - 1]), last, sum), outs[r] + o, n);
+    }
+  });
+}
+
+/// Rows o, o + 1, … of the result that wait for one more row of the source, the same for all, so
+/// that stores and sums overlap. Returns how many were written; 0 where this does not apply.
+template <int kTaps, class T>
+HWY_INLINE int weigh_rows_at_once(const ResampleTable<T>& across, const ResampleTable<T>& down,
+                                  const ResamplePlane<T>& plane, std::ptrdiff_t o) {
+  const std::ptrdiff_t first = down.first[o], newest = first + kTaps - 1;
+  T weights[most_rows_at_once][kTaps];
+  T* outs[most_rows_at_once];
+  int count = 0;
+  for (; count < most_rows_at_once && o + count < plane.row_end; ++count) {
+    if (down.first[o + count] != first) break;
+    for (int t = 0; t < kTaps; ++t) {
+      weights[count][t] = down.weights[t * down.padded + o + count];
+      if (weights[count][t] == T{0}) return 0;
+    }
+    outs[count] = plane.out + (o + count) * plane.out_stride;
+  }
+  const T* before[kTaps];
+  for (int t = 0; t < kTaps; ++t) {
+    before[t] = plane.ring + (first + t) % kTaps * plane.ring_stride;
+  }
+  const T* const in = plane.in + newest * plane.in_stride;
+  T* const cached = plane.ring + newest % kTaps * plane.ring_stride;
+  if (across.reach == 1) {
+    permute_row_and_weigh<1, kTaps>(across, in, cached, before, weights, count, outs);
+  } else {
+    permute_row_and_weigh<2, kTaps>(across, in, cached, before, weights, count, outs);
+  }
+  return count;
+}
+
+/// Pixels of several channels, each a copy of one of the source's.
+template <class T>
+HWY_NOINLINE void copy_pixels(const ResampleTable<T>& across, std::ptrdiff_t channels, const T* in,
+                              T* out) {
+  const hn::ScalableTag<T> d;
+  const auto lanes = static_cast<std::ptrdiff_t>(hn::Lanes(d));
+  for (std::ptrdiff_t o = 0; o < across.out; ++o, out += channels) {
+    const T* const from = in + across.first[o] * channels;
+    for (std::ptrdiff_t c = 0; c < channels; c += lanes) {
+      hn::Stream(hn::LoadU(d, from + c), d, out + c);
+    }
+  }
+}
+
+/// Whether rows of the result may be written by whole vectors around the caches.
+template <class T>
+HWY_INLINE bool streams_whole_rows(const ResampleTable<T>& across, const ResamplePlane<T>& plane) {
+  const std::size_t bytes = static_cast<std::size_t>(resample_lanes<T>()) * sizeof(T);
+  return plane.streams && !across.identity &&
+         reinterpret_cast<std::uintptr_t>(plane.out) % bytes == 0 &&
+         plane.out_stride % resample_lanes<T>() == 0;
+}
+
+template <class T>
+HWY_INLINE bool only_copies(const ResampleTable<T>& table) {
+  if (table.taps != 1) return false;
+  for (std::ptrdiff_t o = 0; o < table.out; ++o) {
+    if (table.weights[o] != T{1}) return false;
+  }
+  return true;
+}
+
+/// Rows of the result that are copies of rows resampled along themselves (nearest), written around
+/// the caches. False, and nothing done, where this does not apply.
+template <class T>
+HWY_INLINE bool copy_rows(const ResampleTable<T>& across, const ResampleTable<T>& down,
+                          const ResamplePlane<T>& plane) {
+  if (!streams_whole_rows(across, plane) || !only_copies(down)) return false;
+  const bool pixels = plane.channels > 1;
+  if (!pixels && across.reach == 0) return false;
+  if (pixels && (plane.channels % resample_lanes<T>() != 0 || !only_copies(across))) return false;
+  std::ptrdiff_t cached = -1;
+  for (std::ptrdiff_t o = plane.row_begin; o < plane.row_end; ++o) {
+    const std::ptrdiff_t row = down.first[o];
+    const T* const in = plane.in + row * plane.in_stride;
+    T* const out = plane.out + o * plane.out_stride;
+    if (pixels) {
+      copy_pixels(across, plane.channels, in, out);
+    } else if (row == cached) {
+      write_row<T>(CopiedRow<T>{plane.ring}, static_cast<std::size_t>(plane.row_size), out, true);
+    } else if (across.reach == 1) {
+      permute_row_twice<1>(across, in, plane.ring, out);
+    } else {
+      permute_row_twice<2>(across, in, plane.ring, out);
+    }
+    cached = row;
+  }
+  hwy::FlushStream();
+  return true;
+}
+
+}  // namespace detail
+
 /// Whether a plane's rows are added up before they are resampled along themselves: its `ring` has
 /// room for one of the source and one of the result then, each rounded up to 64.
 template <class T>
@@ -277,9 +424,22 @@ template <class T>
 void resample_plane(const ResampleTable<T>& across, const ResampleTable<T>& down,
                     const ResamplePlane<T>& plane) {
   if (resample_adds_first(across, down)) return detail::resample_shorter(across, down, plane);
+  if (detail::copy_rows(across, down, plane)) return;
+  const bool at_once = plane.channels == 1 && across.reach != 0 && !down.identity &&
+                       (down.taps == 2 || down.taps == 4) &&
+                       detail::streams_whole_rows(across, plane);
   std::ptrdiff_t done = 0;
   for (std::ptrdiff_t o = plane.row_begin; o < plane.row_end; ++o) {
     const std::ptrdiff_t first = down.first[o];
+    if (at_once && done == first + down.taps - 1) {
+      const int rows = down.taps == 2 ? detail::weigh_rows_at_once<2>(across, down, plane, o)
+                                      : detail::weigh_rows_at_once<4>(across, down, plane, o);
+      if (rows > 0) {
+        ++done;
+        o += rows - 1;
+        continue;
+      }
+    }
     T* const out = plane.out + o * plane.out_stride;
     if (down.identity && !across.identity && !plane.streams) {
       detail::resample_row(across, plane, plane.in + o * plane.in_stride, out);
@@ -300,95 +460,6 @@ void resample_plane(const ResampleTable<T>& across, const ResampleTable<T>& down
                        static_cast<std::size_t>(plane.row_size), out, plane.streams);
   }
   if (plane.streams) hwy::FlushStream();
-}
-
-namespace detail {
-
-/// Number o of the result is number o / factor of source o % factor; factor divides the lanes.
-template <int kFactor, class T>
-struct InterleavedRows {
-  const T* const* sources;
-  std::size_t size;  ///< of a source
-
-  template <class D>
-  HWY_INLINE hn::Vec<D> part(D d, std::size_t o, std::size_t) const {
-    return at<false>(d, o);
-  }
-  template <class D>
-  HWY_INLINE hn::Vec<D> whole(D d, std::size_t o) const {
-    return at<true>(d, o);
-  }
-  template <bool kWhole, class D>
-  HWY_INLINE hn::Vec<D> at(D d, std::size_t o) const {
-    const hn::RebindToSigned<D> di;
-    using Int = LaneInt<T>;
-    const std::size_t from = o / kFactor;
-    const auto lanes = hn::Lanes(d);
-    const Int skip = static_cast<Int>(o % kFactor);
-    const auto place = hn::Add(hn::Iota(di, Int{0}), hn::Set(di, skip));
-    const auto phase = hn::And(place, hn::Set(di, static_cast<Int>(kFactor - 1)));
-    const auto picks = hn::IndicesFromVec(d, hn::ShiftRight < kFactor == 2 ? 1 : 2 > (place));
-    auto out = hn::Zero(d);
-    for (int j = 0; j < kFactor; ++j) {
-      const bool inside = from + lanes <= size;
-      const auto source = inside ? hn::LoadU(d, sources[j] + from)
-                                 : load_inside(d, sources[j], static_cast<std::ptrdiff_t>(from),
-                                               static_cast<std::ptrdiff_t>(size));
-      const auto mine = hn::RebindMask(d, hn::Eq(phase, hn::Set(di, static_cast<Int>(j))));
-      out = hn::IfThenElse(mine, hn::TableLookupLanes(source, picks), out);
-    }
-    return out;
-  }
-};
-
-}  // namespace detail
-
-/// out = in, n numbers, around the caches.
-template <class T>
-void stream_copy(const T* in, std::size_t n, T* out) {
-  detail::write_row<T>(detail::CopiedRow<T>{in}, n, out, true);
-  hwy::FlushStream();
-}
-
-/// out[i * factor + j] = sources[j][i] for i < size: numbers of several rows in turn.
-template <class T>
-void interleave_rows(const T* const* sources, std::ptrdiff_t factor, std::size_t size, T* out,
-                     bool streams) {
-  const hn::ScalableTag<T> d;
-  const std::size_t n = size * static_cast<std::size_t>(factor);
-  if (factor == 1) {
-    detail::write_row<T>(detail::CopiedRow<T>{sources[0]}, n, out, streams);
-  } else if (factor == 2 && hn::Lanes(d) >= 4) {
-    detail::write_row<T>(detail::InterleavedRows<2, T>{sources, size}, n, out, streams);
-  } else if (factor == 4 && hn::Lanes(d) >= 8) {
-    detail::write_row<T>(detail::InterleavedRows<4, T>{sources, size}, n, out, streams);
-  } else {
-    for (std::size_t i = 0; i < size; ++i) {
-      for (std::ptrdiff_t j = 0; j < factor; ++j) *out++ = sources[j][i];
-    }
-  }
-  if (streams) hwy::FlushStream();
-}
-
-/// outs[j][i] = in[i * factor + j] for i < size: the other way.
-template <class T>
-void deinterleave_row(const T* in, std::ptrdiff_t factor, std::size_t size, T* const* outs) {
-  const hn::ScalableTag<T> d;
-  const std::size_t lanes = hn::Lanes(d);
-  std::size_t i = 0;
-  if (factor == 2) {
-    for (; i + lanes <= size; i += lanes) {
-      hn::Vec<decltype(d)> even, odd;
-      hn::LoadInterleaved2(d, in + 2 * i, even, odd);
-      hn::StoreU(even, d, outs[0] + i);
-      hn::StoreU(odd, d, outs[1] + i);
-    }
-  }
-  for (; i < size; ++i) {
-    for (std::ptrdiff_t j = 0; j < factor; ++j) {
-      outs[j][i] = in[static_cast<std::ptrdiff_t>(i) * factor + j];
-    }
-  }
 }
 
 }  // namespace HWY_NAMESPACE
