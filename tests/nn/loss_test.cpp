@@ -109,6 +109,8 @@ TEST(NnLoss, WrongInput) {
   EXPECT_THROW(nn::cross_entropy_loss<float>(a, fine, {}, {.smoothing = 2}), ValueError);
   const double weights[] = {1, 2};
   EXPECT_THROW(nn::cross_entropy_loss<float>(a, fine, {}, {.weights = weights}), ShapeError);
+  EXPECT_THROW(nn::mse_loss<float>(a, a, {}, {.divisor = -3}), ValueError);
+  EXPECT_THROW(nn::mse_loss<float>(a, a, {}, {.divisor = std::nan("")}), ValueError);
 }
 
 }  // namespace

@@ -291,29 +291,5 @@ TEST(NnTrainer, ScheduleAndOptions) {
   EXPECT_THROW(nn::Trainer<float>(net, {.average = 1}), ValueError);
 }
 
-TEST(NnTrainer, ShufflerSeesEverythingOnce) {
-  nn::Shuffler order(10, 4, 3);
-  EXPECT_EQ(order.batches(), 3);
-  std::vector<Index> first, again, second;
-  for (Index b = 0; b < 3; ++b) {
-    for (const Index i : order.batch(0, b)) first.push_back(i);
-  }
-  for (Index b = 0; b < 3; ++b) {
-    for (const Index i : order.batch(1, b)) second.push_back(i);
-  }
-  for (Index b = 0; b < 3; ++b) {
-    for (const Index i : order.batch(0, b)) again.push_back(i);
-  }
-  EXPECT_EQ(std::set<Index>(first.begin(), first.end()).size(), 10u);
-  EXPECT_EQ(first, again);
-  EXPECT_NE(first, second);
-  nn::Shuffler plain(10, 4, 3, false, true);
-  EXPECT_EQ(plain.batches(), 2);
-  EXPECT_EQ(plain.batch(0, 1)[0], 4);
-  EXPECT_THROW(nn::Shuffler(0, 4), ValueError);
-  EXPECT_THROW(nn::Shuffler(3, 0), ValueError);
-  EXPECT_THROW(nn::Shuffler(3, 4, 0, true, true), ValueError);
-}
-
 }  // namespace
 }  // namespace quern::test::nn_trainer
